@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from numbers import Real
 
 from alm_plugin.errors import ParameterError
 
@@ -14,7 +15,7 @@ MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 8_000, 192_000
 
 def check_sample_rate(sample_rate: float) -> int:
     """Return `sample_rate` as an int, or raise `ParameterError`: the clock counts whole samples per second."""
-    if isinstance(sample_rate, bool) or not isinstance(sample_rate, (int, float)) and not hasattr(sample_rate, "item"):
+    if isinstance(sample_rate, bool) or not isinstance(sample_rate, Real):
         raise ParameterError(f"sample_rate must be a number in Hz, got {sample_rate!r}")
     if not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE or int(sample_rate) != sample_rate:
         raise ParameterError(
@@ -69,7 +70,9 @@ class ModelClock:
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ParameterError(f"{name} must be a whole number >= {least}, got {value!r}")
         if self.f1_ms != 975:
-            raise ParameterError(f"f1_ms must be 975 (96 columns, what a VGGish-shaped encoder hears), got {self.f1_ms}")
+            raise ParameterError(
+                f"f1_ms must be 975 (96 columns, what a VGGish-shaped encoder hears), got {self.f1_ms}"
+            )
         if self.f1_stride_ms % self.f2_ms:
             raise ParameterError(f"f1_stride_ms must be a multiple of f2_ms = {self.f2_ms}, got {self.f1_stride_ms}")
         if self.slack_ms + self.ramp_ms > self.f2_ms:
