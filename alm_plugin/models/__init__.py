@@ -1,0 +1,1 @@
+"""What decides: models of gains, from the rule that needs no weights to the networks that listen."""

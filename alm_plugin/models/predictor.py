@@ -1,0 +1,148 @@
+"""Drive a model along its clock: patches, embedding lag, masks and state, for offline and live alike."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alm_plugin.models.contract import MEL_BANDS, PATCH_COLUMNS, Array, Model, State
+from alm_plugin.models.roles import role_codes
+
+logger = logging.getLogger("alm_plugin")
+
+# A patch that lies before the start of the stream is silence.
+_SILENT_COLUMN = np.float32(np.log(0.01))
+
+
+class Predictor:
+    """A model with its memory: frame by frame features in, the next frame's gains out.
+
+    Only active channels are shown to the model: one that is absent or silent changes nothing for the others, to the
+    bit, and its rows of state and its embedding stay as they were. A model that raises, or returns anything but finite
+    gains, is answered by holding the last gains; `faults` counts that.
+
+    Parameters
+    ----------
+    model : Model
+    roles : sequence of str or None
+        One per channel; for models whose state has a ``role`` row.
+    """
+
+    def __init__(self, model: Model, roles: Sequence[str | None]) -> None:
+        self.model = model
+        self.clock = model.metadata.clock
+        self.roles = list(roles)
+        self.reset()
+
+    def reset(self) -> None:
+        """Go back to the start of a stream."""
+        channels = len(self.roles)
+        size = self.model.metadata.embedding_size
+        self.frame = 0
+        self.faults = 0
+        self.gain_db = np.zeros(channels, np.float32)
+        self._state = self._fresh_state(self.roles)
+        self._embedding = np.zeros((channels, size), np.float32)
+        self._patches = np.full((channels, PATCH_COLUMNS, MEL_BANDS), _SILENT_COLUMN, np.float32)
+        # Embeddings on their way: the frame from which each is used, its rows, and which of them it renews.
+        self._pending: deque[tuple[int, Array, NDArray[np.bool_]]] = deque()
+
+    def _fresh_state(self, roles: Sequence[str | None]) -> State:
+        state = self.model.initial_state(len(roles))
+        if "role" in state:
+            state["role"] = role_codes(roles)
+        return state
+
+    def add_channel(self, role: str | None) -> None:
+        """Add a channel behind the others, at 0 dB and with the state of a stream's start."""
+        self.roles.append(role)
+        fresh = self._fresh_state([role])
+        self._state = {name: np.concatenate([rows, fresh[name]]) for name, rows in self._state.items()}
+        self.gain_db = np.append(self.gain_db, np.float32(0.0))
+        self._embedding = np.pad(self._embedding, ((0, 1), (0, 0)))
+        self._patches = np.pad(self._patches, ((0, 1), (0, 0), (0, 0)), constant_values=_SILENT_COLUMN)
+        self._pending = deque(
+            (due, np.pad(rows, ((0, 1), (0, 0))), np.append(renewed, False)) for due, rows, renewed in self._pending
+        )
+
+    def remove_channel(self, index: int) -> None:
+        """Forget a channel; those behind it move up."""
+        del self.roles[index]
+        self._state = {name: np.delete(rows, index, axis=0) for name, rows in self._state.items()}
+        self.gain_db = np.delete(self.gain_db, index)
+        self._embedding = np.delete(self._embedding, index, axis=0)
+        self._patches = np.delete(self._patches, index, axis=0)
+        self._pending = deque(
+            (due, np.delete(rows, index, axis=0), np.delete(renewed, index)) for due, rows, renewed in self._pending
+        )
+
+    def step(self, columns: Array, levels: Array, mask: Array) -> Array:
+        """Hear one frame that has ended and predict the gains of the next.
+
+        Parameters
+        ----------
+        columns : (channels, columns, 64)
+            The frame's log-mel columns.
+        levels : (channels, 3)
+        mask : (channels,)
+
+        Returns
+        -------
+        (channels,) float32
+            Gains in dB; a channel that is not active keeps its last.
+        """
+        active = mask > 0.0
+        if self._embedding.shape[1]:
+            self._listen(columns, mask, active)
+        if active.any():
+            self._decide(levels, mask, active)
+        self.frame += 1
+        return self.gain_db.copy()
+
+    def _listen(self, columns: Array, mask: Array, active: NDArray[np.bool_]) -> None:
+        new = columns.shape[1]
+        self._patches[:, :-new] = self._patches[:, new:]
+        self._patches[:, PATCH_COLUMNS - new :] = columns
+        if self.frame % self.clock.stride_frames == 0 and active.any():
+            rows = np.zeros_like(self._embedding)
+            try:
+                rows[active] = self.model.embed(self._patches[active], mask[active])
+                if not np.isfinite(rows).all():
+                    raise ValueError("embedding is not finite")
+                self._pending.append((self.frame + self.clock.embedding_lag, rows, active))
+            except Exception as error:
+                self._fault(error)
+        while self._pending and self._pending[0][0] <= self.frame:
+            _, rows, renewed = self._pending.popleft()
+            self._embedding[renewed] = rows[renewed]
+
+    def _decide(self, levels: Array, mask: Array, active: NDArray[np.bool_]) -> None:
+        state = {name: rows[active] for name, rows in self._state.items()}
+        try:
+            gain_db, following = self.model.step(self._embedding[active], levels[active], mask[active], state)
+            gain_db = np.asarray(gain_db, np.float32)
+            if gain_db.shape != (active.sum(),):
+                raise ValueError(f"expected gains of shape ({active.sum()},), got {gain_db.shape}")
+            for name, rows in state.items():
+                if np.shape(following[name]) != rows.shape:
+                    raise ValueError(f"expected state {name} of shape {rows.shape}, got {np.shape(following[name])}")
+        except Exception as error:
+            self._fault(error)
+            return
+        if np.isfinite(gain_db).all():
+            self.gain_db[active] = gain_db
+        else:
+            # What made a gain infinite is in the state and would stay there: start it afresh.
+            self._fault(ValueError(f"expected finite gains in dB, got {gain_db}"))
+            following = {name: rows[active] for name, rows in self._fresh_state(self.roles).items()}
+        for name in state:
+            self._state[name][active] = following[name]
+
+    def _fault(self, error: Exception) -> None:
+        self.faults += 1
+        if self.faults == 1:
+            logger.warning("model %s failed, gains hold: %s", self.model.metadata.name, error)

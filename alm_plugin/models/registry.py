@@ -1,0 +1,74 @@
+"""Models by name or file."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import cast
+
+from alm_plugin.data import presets_dir
+from alm_plugin.errors import ModelError, ParameterError
+from alm_plugin.models.contract import Model
+from alm_plugin.models.loudness import Loudness
+from alm_plugin.models.unity import Unity
+
+NETWORKS = ("alm-mr", "alm-sr", "dmc-og", "dmc-b-0l")
+"""Names that stand for trained weights in ``presets/models``."""
+
+RULES = {"loudness": Loudness, "unity": Unity}
+DEFAULT = "loudness"
+
+
+def shipped() -> list[str]:
+    """Names that `load_model` takes in this installation."""
+    return [*RULES, *(name for name in NETWORKS if _weights(name).is_file())]
+
+
+def _weights(name: str) -> Path:
+    return presets_dir() / "models" / f"{name}.safetensors"
+
+
+def load_model(model: str | Path | Model) -> Model:
+    """Model by name, by file, or a user's own object.
+
+    Parameters
+    ----------
+    model : str, Path or Model
+        One of ``loudness``, ``unity``, a network's name, a ``.safetensors`` or TorchScript file, an object that speaks
+        `alm_plugin.models.contract.Model`, or a torch module with its three methods.
+
+    Raises
+    ------
+    ModelError
+        For a name that is unknown or has no weights here, or a file that is not a model.
+    ParameterError
+        For an object without `embed`, `step`, `initial_state` and `metadata`.
+    """
+    if isinstance(model, (str, Path)):
+        name = str(model)
+        if name in RULES:
+            return RULES[name]()
+        path = Path(model)
+        if name in NETWORKS:
+            path = _weights(name)
+            if not path.is_file():
+                raise ModelError(
+                    f"model {name!r} has no trained weights in this version: expected one of {', '.join(shipped())} "
+                    f"or a file, got {name!r}"
+                )
+        elif not path.suffix and not path.exists():
+            raise ModelError(f"model must be one of {', '.join([*RULES, *NETWORKS])} or a file, got {name!r}")
+        from alm_plugin.models.files import load_model_file
+
+        return load_model_file(path)
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(model, torch.nn.Module) and not isinstance(model, Model):
+        from alm_plugin.models.files import TorchModel
+
+        return TorchModel.wrap(model)
+    for name in ("embed", "step", "initial_state", "metadata"):
+        if not hasattr(model, name):
+            raise ParameterError(
+                f"model must have embed, step, initial_state and metadata, got {model!r} without {name}"
+            )
+    return cast(Model, model)

@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+
+from alm_plugin.models.contract import Model
+from alm_plugin.models.loudness import FALL_DB_PER_S, LEAD_LUFS, RISE_DB_PER_S, Loudness
+from alm_plugin.models.predictor import Predictor
+from alm_plugin.models.unity import Unity
+
+
+def power(lufs):
+    return 10 ** ((np.asarray(lufs, np.float64) + 0.691) / 10)
+
+
+def run(lufs, roles=None, mask=None, frames=None):
+    """Gains (frames, channels) of the rule for steady or given loudness (frames, channels)."""
+    lufs = np.atleast_2d(np.asarray(lufs, np.float32))
+    if frames:
+        lufs = np.repeat(lufs, frames, axis=0)
+    mask = np.ones_like(lufs) if mask is None else mask
+    predictor = Predictor(Loudness(), roles or [None] * lufs.shape[1])
+    gains = []
+    for now, active in zip(lufs, mask, strict=True):
+        levels = np.stack([np.sqrt(power(now)), power(now), now], axis=1).astype(np.float32)
+        gains.append(predictor.step(np.zeros((len(now), 5, 64), np.float32), levels, active.astype(np.float32)))
+    return np.array(gains)
+
+
+@pytest.mark.parametrize("model", [Loudness(), Unity()])
+def test_rules_speak_the_contract(model):
+    assert isinstance(model, Model)
+
+
+def test_equal_loudness_without_roles():
+    gains = run([-12.0, -30.0, -23.0, -40.0], frames=200)[-1]
+    np.testing.assert_allclose(gains + [-12.0, -30.0, -23.0, -40.0], LEAD_LUFS - 10 * np.log10(4), atol=0.1)
+
+
+def test_group_budgets_with_roles():
+    roles = ["vocals", "kick", "snare", "overheads", "bass", "guitar", "keys", "backing vocals"]
+    out = run([-20.0] * 8, roles, frames=300)[-1] - 20.0
+    group = lambda *members: 10 * np.log10(sum(10 ** (out[roles.index(m)] / 10) for m in members))  # noqa: E731
+    assert group("vocals") == pytest.approx(LEAD_LUFS, abs=0.1)
+    assert group("kick", "snare", "overheads") == pytest.approx(LEAD_LUFS - 5.0, abs=0.1)
+    assert group("bass") == pytest.approx(LEAD_LUFS - 8.0, abs=0.1)
+    assert group("guitar", "keys") == pytest.approx(LEAD_LUFS - 6.2, abs=0.1)
+    assert group("backing vocals") == pytest.approx(LEAD_LUFS - 11.0, abs=0.1)
+    assert out[1] - out[3] == pytest.approx(3.0, abs=0.01)
+
+
+def test_gain_staging_is_undone_in_time_without_jumps():
+    gains = run([-10.0, -40.0], frames=200)
+    moves = np.diff(gains, axis=0)
+    assert moves.max() <= RISE_DB_PER_S / 20 + 1e-5
+    assert moves.min() >= -FALL_DB_PER_S / 20 - 1e-5
+    assert gains[20, 0] - 10.0 == pytest.approx(LEAD_LUFS - 10 * np.log10(2), abs=0.3)
+    assert gains[100, 1] - 40.0 == pytest.approx(LEAD_LUFS - 10 * np.log10(2), abs=0.3)
+
+
+def test_a_rest_is_not_turned_up():
+    # 10 s of playing, 3 s of bleed 25 dB below, playing again.
+    lufs = np.concatenate([np.full(200, -20.0), np.full(60, -45.0), np.full(40, -20.0)])[:, None]
+    gains = run(lufs)
+    assert np.abs(gains[200:, 0] - gains[199, 0]).max() < 1.0
+
+
+def test_a_gain_knob_turned_down_for_good_is_followed():
+    lufs = np.concatenate([np.full(200, -20.0), np.full(60 * 20 * 5, -34.0)])[:, None]
+    gains = run(lufs)
+    assert gains[-1, 0] - gains[199, 0] == pytest.approx(14.0, abs=1.0)
+
+
+def test_a_channel_that_leaves_moves_no_other_by_half_a_db_a_frame():
+    frames = 200
+    mask = np.ones((frames, 4))
+    mask[100:120, 3] = np.linspace(1, 0, 20)
+    mask[120:, 3] = 0
+    gains = run([-20.0] * 4, mask=mask, frames=frames)
+    assert np.abs(np.diff(gains[99:, :3], axis=0)).max() < 0.5
+    assert np.abs(np.diff(gains[99:, 3])).max() < 1e-6 or mask[99:, 3].min() == 0
+
+
+def test_an_entry_after_bleed_is_brought_down_at_once():
+    lufs = np.concatenate([np.full(60, -50.0), np.full(40, -20.0)])[:, None]
+    out = (run(lufs) + lufs)[:, 0]
+    assert out[60:].max() < LEAD_LUFS + 15.0
+    assert out[80:].max() < LEAD_LUFS + 3.0
+
+
+def test_channels_follow_a_permutation(rng):
+    lufs = rng.uniform(-40, -10, (50, 6))
+    roles = ["vocals", "kick", "bass", None, "guitar", "guitar"]
+    order = rng.permutation(6)
+    gains = run(lufs, roles)
+    np.testing.assert_allclose(run(lufs[:, order], [roles[i] for i in order]), gains[:, order], atol=1e-5)
+
+
+def test_a_masked_channel_is_as_if_it_were_not_there(rng):
+    lufs = rng.uniform(-40, -10, (50, 3))
+    mask = np.ones((50, 3))
+    mask[:, 1] = 0
+    np.testing.assert_array_equal(run(lufs, mask=mask)[:, [0, 2]], run(lufs[:, [0, 2]]))

@@ -1,0 +1,161 @@
+import logging
+
+import numpy as np
+import pytest
+
+from alm_plugin.features.clock import MULTI_RATE, SINGLE_RATE, ModelClock
+from alm_plugin.models.contract import ModelMetadata
+from alm_plugin.models.predictor import Predictor
+
+
+class Spy:
+    """Embeds the first band of the last column; gains are the embedding plus a count of steps."""
+
+    def __init__(self, clock: ModelClock = MULTI_RATE) -> None:
+        self.metadata = ModelMetadata("spy", clock, embedding_size=2)
+        self.patches = []
+        self.seen = []
+
+    def embed(self, patches, mask):
+        self.patches.append(patches.copy())
+        return np.stack([patches[:, -1, 0], np.ones(len(patches))], axis=1).astype(np.float32)
+
+    def step(self, embedding, levels, mask, state):
+        self.seen.append(embedding.copy())
+        return embedding[:, 0] + levels[:, 0], {"steps": state["steps"] + 1}
+
+    def initial_state(self, channels):
+        return {"steps": np.zeros(channels)}
+
+
+def columns(channels, frame, count=5):
+    """Columns that say in every band which frame and channel they are."""
+    values = 100.0 * np.arange(channels)[:, None, None] + frame + np.arange(count)[None, :, None] / 10
+    return np.broadcast_to(values, (channels, count, 64)).astype(np.float32)
+
+
+def levels(channels):
+    return np.zeros((channels, 3), np.float32)
+
+
+@pytest.mark.parametrize("lag", [0, 1, 6, 14])
+def test_embedding_of_f1_frame_k_is_used_from_step_6k_plus_lag(lag):
+    model = Spy(ModelClock(embedding_lag=lag))
+    predictor = Predictor(model, [None])
+    for frame in range(40):
+        predictor.step(columns(1, frame), levels(1), np.ones(1, np.float32))
+    for frame, embedding in enumerate(model.seen):
+        k = (frame - lag) // 6
+        want = 0.0 if frame < lag else np.float32(6 * k + 0.4)
+        assert embedding[0, 0] == want, frame
+
+
+def test_f1_frame_k_ends_with_frame_6k_and_starts_in_silence():
+    model = Spy()
+    predictor = Predictor(model, [None])
+    for frame in range(31):
+        predictor.step(columns(1, frame), levels(1), np.ones(1, np.float32))
+    assert len(model.patches) == 6
+    np.testing.assert_array_equal(model.patches[0][0, :91], np.float32(np.log(0.01)))
+    np.testing.assert_array_equal(model.patches[0][0, 91:], columns(1, 0)[0])
+    np.testing.assert_array_equal(model.patches[5][0, -10:-5], columns(1, 29)[0])
+    np.testing.assert_array_equal(model.patches[5][0, 0], columns(1, 11)[0, 4])  # 96 columns: 19 frames and one
+
+
+def test_single_rate_embeds_every_frame_whole():
+    model = Spy(SINGLE_RATE)
+    predictor = Predictor(model, [None])
+    for frame in range(3):
+        predictor.step(columns(1, frame, 96), levels(1), np.ones(1, np.float32))
+    np.testing.assert_array_equal(model.patches[2][0], columns(1, 2, 96)[0])
+    assert model.seen[2][0, 0] == np.float32(2 + 9.5)
+
+
+def test_masked_channels_hold_and_are_not_shown():
+    model = Spy()
+    predictor = Predictor(model, [None, None, None])
+    mask = np.array([1.0, 0.0, 0.5], np.float32)
+    level = levels(3)
+    level[:, 0] = [1.0, 2.0, 3.0]
+    gain_db = predictor.step(columns(3, 0), level, mask)
+    assert gain_db.tolist() == [1.0, 0.0, 3.0]
+    assert model.patches[0].shape[0] == 2
+    assert predictor._state["steps"].tolist() == [1.0, 0.0, 1.0]
+
+
+def test_a_pause_keeps_the_embedding_and_the_state():
+    model = Spy(ModelClock(embedding_lag=0))
+    predictor = Predictor(model, [None, None])
+    for frame in range(25):
+        mask = np.array([1.0, 0.0 if 5 <= frame < 20 else 1.0], np.float32)
+        predictor.step(columns(2, frame), levels(2), mask)
+    assert model.seen[20][1, 0] == np.float32(
+        100.0 + 18.4 - 18.0
+    )  # still F1 frame 0's, though 6, 12 and 18 have passed
+    assert model.seen[24][1, 0] == np.float32(124.4)
+    assert predictor._state["steps"].tolist() == [25.0, 10.0]
+
+
+def test_nothing_is_asked_when_all_are_silent():
+    model = Spy()
+    predictor = Predictor(model, [None])
+    for frame in range(10):
+        predictor.step(columns(1, frame), levels(1), np.zeros(1, np.float32))
+    assert not model.seen
+    assert not model.patches
+
+
+def test_channels_come_and_go():
+    model = Spy(ModelClock(embedding_lag=3))
+    predictor = Predictor(model, [None, None])
+    for frame in range(8):
+        predictor.step(columns(2, frame), levels(2), np.ones(2, np.float32))
+    predictor.remove_channel(0)
+    predictor.add_channel("vocals")
+    for frame in range(8, 11):
+        predictor.step(columns(2, frame), levels(2), np.ones(2, np.float32))
+    # The embedding on its way when channel 0 left belongs to what was channel 1; the newcomer has none yet.
+    assert model.seen[-1][:, 0].tolist() == [np.float32(106.4), 0.0]
+    assert predictor._state["steps"].tolist() == [11.0, 3.0]
+
+
+class Broken(Spy):
+    def __init__(self, fails_at, how):
+        super().__init__(ModelClock(embedding_lag=0))
+        self.fails_at, self.how = fails_at, how
+
+    def step(self, embedding, levels, mask, state):
+        gain_db, following = super().step(embedding, levels, mask, state)
+        if len(self.seen) - 1 == self.fails_at:
+            if self.how == "raises":
+                raise RuntimeError("no more memory")
+            if self.how == "shape":
+                return np.zeros((7,)), following
+            if self.how == "state":
+                return gain_db, {"steps": np.zeros(99)}
+            gain_db = gain_db * np.nan
+        return gain_db, following
+
+
+@pytest.mark.parametrize("how", ["raises", "nan", "shape", "state"])
+def test_a_failing_model_holds_counts_and_says_so_once(how, caplog):
+    model = Broken(4, how)
+    predictor = Predictor(model, [None])
+    gains = []
+    with caplog.at_level(logging.WARNING):
+        for frame in range(8):
+            gains.append(predictor.step(columns(1, frame), np.full((1, 3), frame, np.float32), np.ones(1, np.float32)))
+    assert gains[4] == gains[3]
+    assert gains[5] != gains[4]
+    assert predictor.faults == 1
+    assert len(caplog.records) == 1
+
+
+def test_roles_reach_a_model_that_asks_for_them():
+    class Asks(Spy):
+        def initial_state(self, channels):
+            return {"steps": np.zeros(channels), "role": np.full(channels, -1)}
+
+    predictor = Predictor(Asks(), ["kick", None])
+    predictor.add_channel("vocals")
+    assert predictor._state["role"].tolist() == [3, -1, 0]
