@@ -81,9 +81,8 @@ class Loudness:
 
         loudness = 10.0 * np.log10(np.maximum(accumulated, 1e-12))
         wanted = np.where(heard > 0, LEAD_LUFS + share - loudness, state["gain_db"])
-        gain_db = state["gain_db"] + np.clip(
-            wanted - state["gain_db"], -FALL_DB_PER_S * frame_s, RISE_DB_PER_S * frame_s
-        )
+        move = np.clip(wanted - state["gain_db"], -FALL_DB_PER_S * frame_s, RISE_DB_PER_S * frame_s)
+        gain_db = state["gain_db"] + move
         following = {
             "role": state["role"],
             "power": accumulated,

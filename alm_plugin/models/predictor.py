@@ -47,7 +47,9 @@ class Predictor:
         self.gain_db = np.zeros(channels, np.float32)
         self._state = self._fresh_state(self.roles)
         self._embedding = np.zeros((channels, size), np.float32)
-        self._patches = np.full((channels, PATCH_COLUMNS, MEL_BANDS), _SILENT_COLUMN, np.float32)
+        # The newest 96 columns end at `_heard`; they move to the front when the buffer is full.
+        self._columns = np.full((channels, 4 * PATCH_COLUMNS, MEL_BANDS), _SILENT_COLUMN, np.float32)
+        self._heard = PATCH_COLUMNS
         # Embeddings on their way: the frame from which each is used, its rows, and which of them it renews.
         self._pending: deque[tuple[int, Array, NDArray[np.bool_]]] = deque()
 
@@ -64,7 +66,7 @@ class Predictor:
         self._state = {name: np.concatenate([rows, fresh[name]]) for name, rows in self._state.items()}
         self.gain_db = np.append(self.gain_db, np.float32(0.0))
         self._embedding = np.pad(self._embedding, ((0, 1), (0, 0)))
-        self._patches = np.pad(self._patches, ((0, 1), (0, 0), (0, 0)), constant_values=_SILENT_COLUMN)
+        self._columns = np.pad(self._columns, ((0, 1), (0, 0), (0, 0)), constant_values=_SILENT_COLUMN)
         self._pending = deque(
             (due, np.pad(rows, ((0, 1), (0, 0))), np.append(renewed, False)) for due, rows, renewed in self._pending
         )
@@ -75,7 +77,7 @@ class Predictor:
         self._state = {name: np.delete(rows, index, axis=0) for name, rows in self._state.items()}
         self.gain_db = np.delete(self.gain_db, index)
         self._embedding = np.delete(self._embedding, index, axis=0)
-        self._patches = np.delete(self._patches, index, axis=0)
+        self._columns = np.delete(self._columns, index, axis=0)
         self._pending = deque(
             (due, np.delete(rows, index, axis=0), np.delete(renewed, index)) for due, rows, renewed in self._pending
         )
@@ -105,12 +107,16 @@ class Predictor:
 
     def _listen(self, columns: Array, mask: Array, active: NDArray[np.bool_]) -> None:
         new = columns.shape[1]
-        self._patches[:, :-new] = self._patches[:, new:]
-        self._patches[:, PATCH_COLUMNS - new :] = columns
+        if self._heard + new > self._columns.shape[1]:
+            self._columns[:, :PATCH_COLUMNS] = self._columns[:, self._heard - PATCH_COLUMNS : self._heard]
+            self._heard = PATCH_COLUMNS
+        self._columns[:, self._heard : self._heard + new] = columns
+        self._heard += new
         if self.frame % self.clock.stride_frames == 0 and active.any():
             rows = np.zeros_like(self._embedding)
+            patches = self._columns[:, self._heard - PATCH_COLUMNS : self._heard]
             try:
-                rows[active] = self.model.embed(self._patches[active], mask[active])
+                rows[active] = self.model.embed(patches[active], mask[active])
                 if not np.isfinite(rows).all():
                     raise ValueError("embedding is not finite")
                 self._pending.append((self.frame + self.clock.embedding_lag, rows, active))

@@ -89,9 +89,7 @@ def test_a_pause_keeps_the_embedding_and_the_state():
     for frame in range(25):
         mask = np.array([1.0, 0.0 if 5 <= frame < 20 else 1.0], np.float32)
         predictor.step(columns(2, frame), levels(2), mask)
-    assert model.seen[20][1, 0] == np.float32(
-        100.0 + 18.4 - 18.0
-    )  # still F1 frame 0's, though 6, 12 and 18 have passed
+    assert model.seen[20][1, 0] == np.float32(100.0 + 18.4 - 18.0)  # still F1 frame 0's
     assert model.seen[24][1, 0] == np.float32(124.4)
     assert predictor._state["steps"].tolist() == [25.0, 10.0]
 

@@ -1,0 +1,98 @@
+"""A live band mixer with zero added latency.
+
+The path of the sound, and where to read on: `FrontEnd` hears (features), a `Model` decides (models), `Gain`, `Pan`,
+`Chain` and `Strip` act (nodes), `Mixer` puts them together, `render_files` sends files through it.
+
+>>> from alm_plugin import Mixer, Strip
+>>> mixer = Mixer({"vocals": Strip(role="vocals"), "kick": Strip()})
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from alm_plugin.errors import (
+        AlmError,
+        AudioFileError,
+        AudioTypeError,
+        LatencyError,
+        ModelError,
+        ParameterError,
+    )
+    from alm_plugin.features.clock import ModelClock
+    from alm_plugin.features.front_end import Features, FrontEnd
+    from alm_plugin.mixer import Automation, Mixer
+    from alm_plugin.models.contract import Model, ModelMetadata
+    from alm_plugin.models.registry import load_model
+    from alm_plugin.nodes.chain import Chain
+    from alm_plugin.nodes.gain import Gain
+    from alm_plugin.nodes.node import Node
+    from alm_plugin.nodes.pan import Pan
+    from alm_plugin.nodes.strip import Strip
+    from alm_plugin.render import find_tracks, render_files
+
+# In the order of the signal path. Each is imported when it is first asked for, so that a program which only wants one
+# node does not wait for the rest, and torch is not imported before a network is loaded.
+_HOME = {
+    "AlmError": "errors",
+    "AudioFileError": "errors",
+    "AudioTypeError": "errors",
+    "LatencyError": "errors",
+    "ModelError": "errors",
+    "ParameterError": "errors",
+    "ModelClock": "features.clock",
+    "FrontEnd": "features.front_end",
+    "Features": "features.front_end",
+    "Model": "models.contract",
+    "ModelMetadata": "models.contract",
+    "load_model": "models.registry",
+    "Node": "nodes.node",
+    "Gain": "nodes.gain",
+    "Pan": "nodes.pan",
+    "Chain": "nodes.chain",
+    "Strip": "nodes.strip",
+    "Mixer": "mixer",
+    "Automation": "mixer",
+    "find_tracks": "render",
+    "render_files": "render",
+}
+
+__all__ = [
+    "AlmError",
+    "AudioFileError",
+    "AudioTypeError",
+    "Automation",
+    "Chain",
+    "Features",
+    "FrontEnd",
+    "Gain",
+    "LatencyError",
+    "Mixer",
+    "Model",
+    "ModelClock",
+    "ModelError",
+    "ModelMetadata",
+    "Node",
+    "Pan",
+    "ParameterError",
+    "Strip",
+    "find_tracks",
+    "load_model",
+    "render_files",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,290 @@
+"""The command line: ``alm demo`` and ``alm mix``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import tomllib
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from alm_plugin import __version__
+from alm_plugin.data import presets_dir
+from alm_plugin.errors import AlmError, AudioFileError, ParameterError
+from alm_plugin.export.automation import read_csv, write_csv
+from alm_plugin.mixer import Automation, Mixer
+from alm_plugin.models.registry import DEFAULT, NETWORKS, RULES
+from alm_plugin.models.roles import ROLES, guess_role
+from alm_plugin.nodes.strip import Strip
+from alm_plugin.render import RenderReport, Track, find_tracks, render_files, staged
+
+SETTLED_S = 5.0
+"""What `alm demo` judges: the gains from here on."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; the exit status is 0, or 2 for input that does not fit (one line on stderr says why)."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except AlmError as error:
+        print(f"alm: {error}", file=sys.stderr)  # noqa: T201
+    except OSError as error:
+        print(f"alm: {error.filename or 'file'}: {error.strerror}", file=sys.stderr)  # noqa: T201
+    except KeyboardInterrupt:
+        print("alm: stopped, nothing written", file=sys.stderr)  # noqa: T201
+        return 130
+    return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="alm",
+        description="Mix a live band with zero added latency: a chain of plugins per channel, gains moved by a model.",
+        epilog="Start with 'alm demo'. 'alm COMMAND --help' says more.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    demo = commands.add_parser(
+        "demo",
+        help="mix the bundled band",
+        description="Mix the bundled live band, eight badly gain-staged channels with bleed, and say how close the mix "
+        "comes to the balance it was recorded with.",
+    )
+    demo.add_argument("-o", "--output", type=Path, default=Path("demo-mix.wav"), help="default: %(default)s")
+    _add_common(demo)
+    demo.set_defaults(run=_demo)
+
+    mix = commands.add_parser(
+        "mix",
+        help="mix a folder of stems, or files",
+        description="Mix stems into one file. Every file is a channel named like the file; mono files ending in "
+        "L and R are one stereo channel. Rates, lengths and widths may differ.",
+        epilog=f"roles: {', '.join(ROLES)}. Guessed from the channels' names; --role NAME=none forgets a guess.",
+    )
+    mix.add_argument("stems", nargs="+", type=Path, metavar="FOLDER_OR_FILE", help="wav, flac, aiff, mp3, ogg")
+    mix.add_argument("-o", "--output", type=Path, required=True, help="wav, flac, aiff or ogg")
+    _add_common(mix)
+    mix.add_argument("--sample-rate", type=int, metavar="HZ", help="of the mix; default: the highest of the stems'")
+    mix.add_argument("--bits", type=int, choices=(16, 24, 32), help="32 is float; default: 32, for FLAC 24")
+    mix.add_argument("--mono", action="store_true", help="mix to one channel instead of two")
+    mix.add_argument(
+        "--strength", type=float, default=100.0, metavar="0..100", help="%% of the model's gains to apply; default: 100"
+    )
+    mix.add_argument(
+        "--trim", action="append", default=[], metavar="NAME=DB", help="add to a channel's gain; repeatable"
+    )
+    mix.add_argument("--lock", action="append", default=[], metavar="NAME=DB", help="hold a channel's gain; repeatable")
+    mix.add_argument(
+        "--role", action="append", default=[], metavar="NAME=ROLE", help="what a channel plays; repeatable"
+    )
+    mix.add_argument("--automation-in", type=Path, metavar="CSV", help="take gains from a file instead of the model")
+    mix.add_argument("--stems-out", type=Path, metavar="DIR", help="also write each channel as it stands in the mix")
+    mix.set_defaults(run=_mix)
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        default=DEFAULT,
+        metavar="MODEL",
+        help=f"{', '.join([*NETWORKS, *RULES])} or a file (.safetensors, TorchScript); default: %(default)s",
+    )
+    parser.add_argument("--automation", type=Path, metavar="CSV", help="write the gain curves, a row per model frame")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    folder = presets_dir() / "demo"
+    with (folder / "demo.toml").open("rb") as file:
+        truth = tomllib.load(file)["tracks"]
+    tracks = find_tracks([folder])
+    mixer = Mixer({t.name: Strip(role=truth[t.name]["role"]) for t in tracks}, model=arguments.model)
+    report = _run(tracks, mixer, arguments)
+    true_db = {name: float(track["true_gain_db"]) for name, track in truth.items()}
+    distance = _distances(mixer.automation, true_db)
+    if arguments.json:
+        _print_json(report, arguments, distance)
+        return 0
+    console = Console()
+    _print_table(console, report, true_db)
+    console.print(
+        f"Distance to the true balance, mean over the channels: "
+        f"{distance['before_db']:.1f} dB before, [bold]{distance['after_db']:.1f} dB[/bold] after."
+    )
+    return 0
+
+
+def _distances(automation: Automation, true_db: dict[str, float]) -> dict[str, float]:
+    """Mean |dB| between the gains and the true ones, an offset common to all channels apart."""
+    true = np.array(list(true_db.values()))
+    settled = automation.times_s >= min(SETTLED_S, automation.times_s[-1])
+    applied = np.array([automation.gains_db[name][settled].mean() for name in true_db])
+
+    def spread(error: np.ndarray) -> float:
+        return float(np.abs(error - np.median(error)).mean())
+
+    return {"before_db": spread(-true), "after_db": spread(applied - true)}
+
+
+def _mix(arguments: argparse.Namespace) -> int:
+    tracks = find_tracks(arguments.stems)
+    names = [track.name for track in tracks]
+    trims, locks = _numbers("--trim", arguments.trim, names), _numbers("--lock", arguments.lock, names)
+    roles: dict[str, str | None] = {name: guess_role(name) for name in names}
+    for name, role in _pairs("--role", arguments.role, names):
+        roles[name] = None if role == "none" else role
+    automation = None if arguments.automation_in is None else read_csv(arguments.automation_in)
+    for name in [] if automation is None else automation.gains_db:
+        _known(f"{arguments.automation_in}: column", name, names)
+    strips = {name: Strip(role=roles[name], trim_db=trims.get(name, 0.0), lock_db=locks.get(name)) for name in names}
+    mixer = Mixer(
+        strips,
+        model=arguments.model,
+        channels=1 if arguments.mono else 2,
+        strength=arguments.strength,
+        automation=automation,
+    )
+    report = _run(tracks, mixer, arguments)
+    if arguments.json:
+        _print_json(report, arguments)
+    else:
+        _print_table(Console(), report)
+    return 0
+
+
+def _run(tracks: list[Track], mixer: Mixer, arguments: argparse.Namespace) -> RenderReport:
+    options = {name: getattr(arguments, name, None) for name in ("sample_rate", "bits")}
+    stems_dir = getattr(arguments, "stems_out", None)
+    with ExitStack() as stack:
+        if stems_dir is not None:
+            stems_dir.mkdir(parents=True, exist_ok=True)
+        # The curves are written last but their place is tried first: no mix is lost to a folder that is not there.
+        if arguments.automation is not None:
+            _check_folder(arguments.automation)
+        bar = Progress(
+            TextColumn("mixing"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=arguments.json,
+        )
+        task = bar.add_task("mix", total=None)
+
+        def show(done: int, total: int) -> None:
+            if not bar.live.is_started:  # not earlier: an error before the first block is to be the only line
+                bar.start()
+                stack.callback(bar.stop)
+            bar.update(task, completed=done, total=total)
+
+        report = render_files(
+            tracks,
+            arguments.output,
+            mixer,
+            stems_dir=stems_dir,
+            progress=show,
+            **options,
+        )
+    if arguments.automation is not None:
+        write_csv(mixer.automation, arguments.automation)
+    return report
+
+
+def _check_folder(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise AudioFileError(f"{path}: expected an existing folder, got {path.parent}")
+    with staged(path.with_name(f".{path.name}.try")) as _:
+        pass
+    path.with_name(f".{path.name}.try").unlink()
+
+
+def _known(what: str, name: str, names: Sequence[str]) -> None:
+    if name not in names:
+        raise ParameterError(f"{what} must name one of the channels {', '.join(names)}, got {name!r}")
+
+
+def _pairs(option: str, given: Sequence[str], names: Sequence[str]) -> list[tuple[str, str]]:
+    pairs = []
+    for text in given:
+        name, equals, value = text.rpartition("=")
+        if not equals or not name or not value:
+            raise ParameterError(f"{option} must be NAME=VALUE, got {text!r}")
+        _known(option, name, names)
+        pairs.append((name, value))
+    return pairs
+
+
+def _numbers(option: str, given: Sequence[str], names: Sequence[str]) -> dict[str, float]:
+    numbers = {}
+    for name, text in _pairs(option, given, names):
+        try:
+            numbers[name] = float(text)
+        except ValueError:
+            raise ParameterError(f"{option} {name} must be a number of dB, got {text!r}") from None
+    return numbers
+
+
+def _print_table(console: Console, report: RenderReport, true_db: dict[str, float] | None = None) -> None:
+    title = f"{report.output}: {report.seconds:.1f} s, {report.sample_rate} Hz, model {report.model}"
+    table = Table(title=title, box=box.SIMPLE, pad_edge=False)
+    table.add_column("channel")
+    table.add_column("role")
+    for header in ("in LUFS", "gain dB", "from", "to", *(["true dB"] if true_db else []), "out LUFS"):
+        table.add_column(header, justify="right", no_wrap=True)
+    # The balance is what counts: true gains are shown at the level that the mix was given.
+    offset = 0.0
+    if true_db:
+        offset = float(np.median([c.mean_gain_db - true_db[c.name] for c in report.channels]))
+    for channel in report.channels:
+        cells = [
+            channel.name,
+            channel.role or "-",
+            _level(channel.input_lufs),
+            f"{channel.mean_gain_db:+.1f}",
+            f"{channel.least_gain_db:+.1f}",
+            f"{channel.most_gain_db:+.1f}",
+        ]
+        if true_db:
+            cells.append(f"{true_db[channel.name] + offset:+.1f}")
+        table.add_row(*cells, _level(channel.output_lufs))
+    console.print(table)
+    console.print(f"Mix: {_level(report.loudness_lufs)} LUFS, peak {_level(report.peak_dbfs)} dBFS.")
+    if report.ceiling_samples:
+        console.print(f"The ceiling bent {report.ceiling_samples} samples above -1 dBFS.")
+    for place, count in report.faults.items():
+        console.print(f"[yellow]{place}: {count} faults; the last good gains held.[/yellow]")
+
+
+def _level(value: float) -> str:
+    return f"{value:.1f}" if math.isfinite(value) else "silent"
+
+
+def _print_json(report: RenderReport, arguments: argparse.Namespace, truth: dict[str, float] | None = None) -> None:
+    result: dict[str, Any] = asdict(report) | {"automation": arguments.automation}
+    if truth is not None:
+        result["distance_to_true_balance"] = truth
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(entry) for key, entry in value.items()}
+        if isinstance(value, list):
+            return [plain(entry) for entry in value]
+        if isinstance(value, float):
+            return value if math.isfinite(value) else None
+        return str(value) if isinstance(value, Path) else value
+
+    print(json.dumps(plain(result), indent=2))  # noqa: T201

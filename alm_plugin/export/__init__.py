@@ -1,0 +1,1 @@
+"""Taking a mix home: gain curves for other programs."""

@@ -1,0 +1,534 @@
+"""Strips, a model and a bus: the mixer, itself a node."""
+
+from __future__ import annotations
+
+import logging
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from alm_plugin.errors import LatencyError, ParameterError
+from alm_plugin.features.clock import check_sample_rate
+from alm_plugin.features.front_end import MAX_CHANNELS, FrontEnd, as_block
+from alm_plugin.models.contract import Model
+from alm_plugin.models.predictor import Predictor
+from alm_plugin.models.registry import DEFAULT, load_model
+from alm_plugin.nodes.delay import Delay
+from alm_plugin.nodes.guard import mend
+from alm_plugin.nodes.strip import Strip
+from alm_plugin.units import db_to_factor, ms_to_samples
+
+logger = logging.getLogger("alm_plugin")
+
+Audio = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Automation:
+    """Gain curves on a model's clock.
+
+    Attributes
+    ----------
+    times_s : (frames,) float64
+        Start of each frame.
+    gains_db : dict of (frames,) float32
+        By channel: the gain each frame ends on; ``-inf`` is silence, NaN where the channel was not there.
+    """
+
+    times_s: NDArray[np.float64]
+    gains_db: dict[str, NDArray[np.float32]]
+
+    def at(self, channel: str, time_s: float) -> float | None:
+        """Gain in dB at a time: that of the last row not after it; None where this curve says nothing."""
+        curve = self.gains_db.get(channel)
+        row = int(np.searchsorted(self.times_s, time_s + 1e-6, side="right")) - 1
+        if curve is None or row < 0 or np.isnan(curve[row]):
+            return None
+        return float(curve[row])
+
+
+@dataclass(frozen=True)
+class Block:
+    """What an observer sees of one block, after the mixer is done with it; arrays are float32 and read-only.
+
+    Attributes
+    ----------
+    position, sample_rate : int
+        First sample of the block since the stream's start, and samples per second.
+    inputs, taps, outputs : dict of (1 or 2, samples)
+        By channel: as it came in, behind its pre chain, behind its gain and post chain.
+    mix : (channels, samples)
+        What leaves the mixer.
+    """
+
+    position: int
+    sample_rate: int
+    inputs: dict[str, Audio]
+    taps: dict[str, Audio]
+    outputs: dict[str, Audio]
+    mix: Audio
+
+
+Observer = Callable[[Block], None]
+
+
+class Mixer:
+    """Mix a band: one strip per channel, gains moved by a model, summed to a mono or stereo bus.
+
+    The gain of a frame is predicted from what came before that frame, so nothing waits for anything: with plugins that
+    add no latency the mixer adds none.
+
+    Parameters
+    ----------
+    strips : mapping of str to Strip
+        By channel name, 1 to 64; a list of plugins stands for a `Strip` with that pre chain.
+    model : str, Path or Model
+        Name, file or object; see `alm_plugin.models.registry.load_model`.
+    channels : {1, 2}
+        Width of the mix. Mono channels go to the centre at 0 dB; stereo ones are averaged into a mono mix.
+    strength : float
+        How much of the model's gain is applied, 0 to 100 %.
+    ceiling_db : float or None
+        Where the bus's soft clip starts; below it samples pass untouched. None for no clip.
+    zero_latency : bool
+        Refuse strips whose plugins add latency.
+    automation : Automation, optional
+        Curves that replace the model's gains for the channels they name.
+
+    Raises
+    ------
+    ParameterError, ModelError
+        For arguments out of range and unknown models.
+    LatencyError
+        With `zero_latency`, naming the strip and plugin.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> mixer = Mixer({"vocals": Strip(role="vocals"), "kick": Strip()}, model="unity")
+    >>> tracks = {"vocals": np.full(480, 0.25, np.float32), "kick": np.full(480, 0.5, np.float32)}
+    >>> mixer.process(tracks, 48_000)[:, 0]
+    array([0.75, 0.75], dtype=float32)
+
+    Notes
+    -----
+    Attributes meant to be changed at any time: `strength`, `freeze` (gains hold), `observers`, and those of the strips,
+    ``mixer["vocals"].trim_db = 2``. Faults never stop the sound; `faults` counts them.
+    """
+
+    is_effect = True
+    is_instrument = False
+
+    def __init__(
+        self,
+        strips: Mapping[str, Strip],
+        model: str | Path | Model = DEFAULT,
+        channels: int = 2,
+        *,
+        strength: float = 100.0,
+        ceiling_db: float | None = -1.0,
+        zero_latency: bool = False,
+        automation: Automation | None = None,
+    ) -> None:
+        if not isinstance(strips, Mapping):
+            raise ParameterError(f"strips must map channel names to Strips, got {type(strips).__name__}")
+        if not 1 <= len(strips) <= MAX_CHANNELS:
+            raise ParameterError(f"strips must hold 1 to {MAX_CHANNELS} channels, got {len(strips)}")
+        if channels not in (1, 2):
+            raise ParameterError(f"channels must be 1 or 2, got {channels!r}")
+        if ceiling_db is not None and not -60.0 <= ceiling_db < 0.0:
+            raise ParameterError(f"ceiling_db must be in [-60, 0) or None, got {ceiling_db}")
+        self.channels = channels
+        self.ceiling_db = ceiling_db
+        self.zero_latency = zero_latency
+        self.automation_in = automation
+        self.freeze = False
+        self.observers: list[Observer] = []
+        self.strength = strength
+        self.model = load_model(model)
+        self._strips = {name: _as_strip(name, strip) for name, strip in strips.items()}
+        if zero_latency:
+            for name in self._strips:
+                self._refuse_latency(name)
+        self._stream: _Stream | None = None
+
+    # ---- the console -------------------------------------------------------------------------------------------
+
+    @property
+    def strength(self) -> float:
+        """How much of the model's gain is applied, 0 to 100 %."""
+        return self._strength
+
+    @strength.setter
+    def strength(self, percent: float) -> None:
+        if not 0.0 <= percent <= 100.0:
+            raise ParameterError(f"strength must be in [0, 100] %, got {percent}")
+        self._strength = float(percent)
+
+    @property
+    def names(self) -> list[str]:
+        """Channel names, in the order of the strips."""
+        return list(self._strips)
+
+    def __getitem__(self, name: str) -> Strip:
+        if name not in self._strips:
+            raise ParameterError(f"channel must be one of {', '.join(self._strips)}, got {name!r}")
+        return self._strips[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._strips
+
+    def __len__(self) -> int:
+        return len(self._strips)
+
+    def __repr__(self) -> str:
+        return (
+            f"<alm_plugin.Mixer with {len(self)} strip{'s' * (len(self) != 1)}: {self.names} "
+            f"model={self.model.metadata.name!r} channels={self.channels} at {hex(id(self))}>"
+        )
+
+    def add(self, name: str, strip: Strip | None = None) -> Strip:
+        """Add a channel, also while running; it starts at 0 dB (with its trim)."""
+        if name in self._strips:
+            raise ParameterError(f"channel names must be different, got {name!r} twice")
+        if len(self._strips) == MAX_CHANNELS:
+            raise ParameterError(f"strips must hold 1 to {MAX_CHANNELS} channels, got {MAX_CHANNELS + 1}")
+        self._strips[name] = _as_strip(name, Strip() if strip is None else strip)
+        try:
+            if self.zero_latency:
+                self._refuse_latency(name)
+        except LatencyError:
+            del self._strips[name]
+            raise
+        if self._stream is not None:
+            self._stream.add(name)
+        return self._strips[name]
+
+    def remove(self, name: str) -> Strip:
+        """Take a channel out, also while running; mute it 10 ms earlier and nobody hears a click."""
+        strip = self[name]
+        if len(self._strips) == 1:
+            raise ParameterError(f"strips must hold 1 to {MAX_CHANNELS} channels, got 0")
+        if self._stream is not None:
+            self._stream.remove(name)
+        del self._strips[name]
+        return strip
+
+    def panic(self) -> None:
+        """Mute every channel: begins with the next block, ends within 10 ms."""
+        for strip in self._strips.values():
+            strip.mute = True
+
+    def _refuse_latency(self, name: str) -> None:
+        for plugin, samples in self._strips[name].latency_names:
+            raise LatencyError(
+                f"strip {name!r} must add no latency with zero_latency=True, got {samples} samples from {plugin}"
+            )
+
+    # ---- sound -------------------------------------------------------------------------------------------------
+
+    def process(
+        self,
+        tracks: Mapping[str, NDArray] | Sequence[NDArray] | NDArray,
+        sample_rate: float,
+        buffer_size: int = 8192,
+        reset: bool = True,
+    ) -> Audio:
+        """Mix a song, or the next block of one.
+
+        Parameters
+        ----------
+        tracks : dict, sequence or array
+            By channel name, or in the strips' order, each (samples,), (1, samples) or (2, samples); or one array
+            (channels, samples), a mono channel per row. A channel missing from a dict is silent. Equal lengths.
+        sample_rate : int
+            8000 to 192000 Hz.
+        buffer_size : int
+            Longest stretch to work on at once; results do not depend on it.
+        reset : bool
+            Start a new stream first. For streaming call `reset()` once, then pass False.
+
+        Returns
+        -------
+        (channels, samples) float32
+            As long as the input. With latent plugins the mix is late by `reported_latency_samples`, in one call as in
+            a stream.
+
+        Raises
+        ------
+        ParameterError, AudioTypeError
+            For input that does not fit. Nothing has been processed then.
+        """
+        sample_rate = check_sample_rate(sample_rate)
+        if not isinstance(buffer_size, int) or buffer_size < 1:
+            raise ParameterError(f"buffer_size must be a whole number >= 1, got {buffer_size!r}")
+        blocks, samples = self._check(tracks)
+        if reset:
+            self.reset()
+        stream = self._stream
+        if stream is None:
+            stream = self._stream = _Stream(self, sample_rate, {n: b.shape[0] for n, b in blocks.items()})
+        stream.check(sample_rate, blocks)
+        mix = np.empty((self.channels, samples), np.float32)
+        for start in range(0, samples, buffer_size):
+            stop = min(start + buffer_size, samples)
+            stream.process({n: b[:, start:stop] for n, b in blocks.items()}, mix[:, start:stop])
+        return mix
+
+    __call__ = process
+
+    def reset(self) -> None:
+        """Forget the stream: the next block is the first of a new one."""
+        self._stream = None
+
+    def _check(self, tracks: Mapping[str, NDArray] | Sequence[NDArray] | NDArray) -> tuple[dict[str, Audio], int]:
+        if isinstance(tracks, Mapping):
+            for name in tracks:
+                self[name]
+            given = dict(tracks)
+        else:
+            if isinstance(tracks, np.ndarray) and tracks.ndim != 2:
+                raise ParameterError(f"tracks must have shape (channels, samples), got {tracks.shape}")
+            if len(tracks) != len(self._strips):
+                raise ParameterError(f"tracks must hold {len(self._strips)} channels, got {len(tracks)}")
+            given = dict(zip(self._strips, tracks, strict=True))
+        if not given:
+            raise ParameterError("tracks must hold at least one channel, got none")
+        blocks = {name: as_block(track, f"track {name!r}") for name, track in given.items()}
+        first, samples = next((name, block.shape[1]) for name, block in blocks.items())
+        for name, block in blocks.items():
+            if block.shape[1] != samples:
+                raise ParameterError(f"track {name!r} must have {samples} samples like {first!r}, got {block.shape[1]}")
+        return blocks, samples
+
+    # ---- reports -----------------------------------------------------------------------------------------------
+
+    @property
+    def reported_latency_samples(self) -> int:
+        """Delay of the mix behind the input: the longest pre chain's plus the longest post chain's."""
+        strips = self._strips.values()
+        return max(s.pre_latency_samples for s in strips) + max(s.post_latency_samples for s in strips)
+
+    @property
+    def automation(self) -> Automation:
+        """The gains applied since the stream's start."""
+        if self._stream is None:
+            return Automation(np.zeros(0), {name: np.zeros(0, np.float32) for name in self._strips})
+        return self._stream.automation()
+
+    @property
+    def faults(self) -> dict[str, int]:
+        """What went wrong since the stream's start, by place; empty when nothing did."""
+        return {} if self._stream is None else self._stream.all_faults()
+
+    @property
+    def ceiling_samples(self) -> int:
+        """Samples of the mix that the ceiling has bent since the stream's start."""
+        return 0 if self._stream is None else self._stream.ceiling_samples
+
+
+class _Stream:
+    """One running stream of a mixer: everything with a memory of the sound so far."""
+
+    def __init__(self, mixer: Mixer, sample_rate: int, widths: Mapping[str, int]) -> None:
+        self.mixer = mixer
+        self.strips = mixer._strips
+        self.sample_rate = sample_rate
+        self.widths = {name: widths.get(name, 1) for name in self.strips}
+        self.clock = mixer.model.metadata.clock
+        self.position = 0
+        self.frame = -1
+        self.ceiling_samples = 0
+        self.faults: dict[str, int] = {}
+        self.front_end = FrontEnd(sample_rate, self.clock, len(self.strips))
+        self.predictor = Predictor(mixer.model, [strip.role for strip in self.strips.values()])
+        self.curves = {name: array("f") for name in self.strips}
+        self.applied_db = {}
+        for name, strip in self.strips.items():
+            strip.prepare(sample_rate, self.widths[name])
+            self.applied_db[name] = self._first_gain(name, 0.0)
+        self._align()
+
+    def _first_gain(self, name: str, time_s: float) -> float:
+        strip = self.strips[name]
+        gain_db = self._wanted(name, 0.0, None, time_s)
+        strip.gain.jump(gain_db)
+        return gain_db
+
+    def _align(self) -> None:
+        """Delay every strip to the slowest, before the tap and behind the post chain."""
+        pre = max(strip.pre_latency_samples for strip in self.strips.values())
+        post = max(strip.post_latency_samples for strip in self.strips.values())
+        self.tap_delay = {n: Delay(pre - s.pre_latency_samples, self.widths[n]) for n, s in self.strips.items()}
+        self.bus_delay = {n: Delay(post - s.post_latency_samples, self.widths[n]) for n, s in self.strips.items()}
+
+    def add(self, name: str) -> None:
+        self.widths[name] = 0  # known with its first block
+        self.front_end.add_channel()
+        self.predictor.add_channel(self.strips[name].role)
+        self.curves[name] = array("f", [np.nan]) * (self.frame + 1)
+
+    def _admit(self, name: str, width: int) -> None:
+        self.widths[name] = width
+        self.strips[name].prepare(self.sample_rate, width)
+        self.applied_db[name] = self._first_gain(name, self.position / self.sample_rate)
+        if self.position < self.clock.boundary(self.frame + 1, self.sample_rate):
+            self.curves[name][-1] = self.applied_db[name]  # it joins in the middle of this frame
+        self._align()
+
+    def remove(self, name: str) -> None:
+        index = list(self.strips).index(name)
+        self.front_end.remove_channel(index)
+        self.predictor.remove_channel(index)
+        for table in (self.widths, self.tap_delay, self.bus_delay, self.applied_db):
+            table.pop(name, None)
+
+    def check(self, sample_rate: int, blocks: Mapping[str, Audio]) -> None:
+        if sample_rate != self.sample_rate:
+            raise ParameterError(f"sample_rate must stay {self.sample_rate} Hz until reset(), got {sample_rate}")
+        for name, block in blocks.items():
+            width = self.widths[name]
+            if width and block.shape[0] != width:
+                raise ParameterError(
+                    f"track {name!r} must keep {width} channel{'s' * (width > 1)} until reset(), got {block.shape[0]}"
+                )
+        for name in self.strips:
+            if not self.widths[name]:
+                self._admit(name, blocks[name].shape[0] if name in blocks else 1)
+
+    def process(self, blocks: Mapping[str, Audio], mix: Audio) -> None:
+        samples = mix.shape[1]
+        inputs, taps = {}, {}
+        for name, strip in self.strips.items():
+            block = blocks.get(name)
+            if block is None:
+                block = np.zeros((self.widths[name], samples), np.float32)
+            block, mended = mend(block)
+            if mended:
+                self._fault(f"input {name}", mended)
+            inputs[name] = block
+            taps[name] = self.tap_delay[name].process_block(strip.tap(block))
+        features = self.front_end.hear(list(taps.values()), samples)
+        outputs = {name: np.empty((self.widths[name], samples), np.float32) for name in self.strips}
+        mix[:] = 0.0
+        done = 0
+        while done < samples:
+            self._enter_frame()
+            end = self.clock.boundary(self.frame + 1, self.sample_rate)
+            stop = min(done + end - self.position, samples)
+            for name, strip in self.strips.items():
+                out = self.bus_delay[name].process_block(strip.finish(taps[name][:, done:stop]))
+                outputs[name][:, done:stop] = out
+                mix[:, done:stop] += strip.to_bus(out, mix.shape[0])
+            self.position += stop - done
+            done = stop
+            if self.position == end:
+                row = self.frame - features.first_frame
+                columns = features.log_mel.shape[1] // features.frames
+                self.predictor.step(
+                    features.log_mel[:, row * columns : (row + 1) * columns],
+                    features.levels[:, row],
+                    features.mask[:, row],
+                )
+        if self.mixer.ceiling_db is not None:
+            self.ceiling_samples += soft_clip(mix, float(db_to_factor(self.mixer.ceiling_db)))
+        if self.mixer.observers:
+            self._show(inputs, taps, outputs, mix)
+
+    def _enter_frame(self) -> None:
+        """At a frame's first sample: put its gains on their way."""
+        if self.position != self.clock.boundary(self.frame + 1, self.sample_rate):
+            return
+        self.frame += 1
+        time_s = self.position / self.sample_rate
+        slack = ms_to_samples(self.clock.slack_ms, self.sample_rate)
+        ramp = ms_to_samples(self.clock.ramp_ms, self.sample_rate)
+        for index, (name, strip) in enumerate(self.strips.items()):
+            if self.frame > 0:
+                gain_db = self._wanted(name, float(self.predictor.gain_db[index]), self.applied_db[name], time_s)
+                if gain_db != self.applied_db[name]:
+                    strip.gain.schedule(gain_db, slack, ramp)
+                    self.applied_db[name] = gain_db
+            self.curves[name].append(-np.inf if strip.mute else self.applied_db[name])
+
+    def _wanted(self, name: str, model_db: float, previous_db: float | None, time_s: float) -> float:
+        # Rounded to float32 here, once, so that exported curves bring back the same samples.
+        strip = self.strips[name]
+        curve = self.mixer.automation_in
+        drawn = None if curve is None else curve.at(name, time_s)
+        if drawn is not None and strip.lock_db is None:
+            return drawn
+        if self.mixer.freeze and previous_db is not None and strip.lock_db is None:
+            return previous_db
+        frame_s = self.clock.f2_ms / 1000.0
+        return float(np.float32(strip.law(model_db, self.mixer.strength, previous_db, frame_s)))
+
+    def _show(self, inputs: dict[str, Audio], taps: dict[str, Audio], outputs: dict[str, Audio], mix: Audio) -> None:
+        def lock(arrays: dict[str, Audio]) -> dict[str, Audio]:
+            return {name: _read_only(audio) for name, audio in arrays.items()}
+
+        position = self.position - mix.shape[1]
+        block = Block(position, self.sample_rate, lock(inputs), lock(taps), lock(outputs), _read_only(mix))
+        for observer in self.mixer.observers:
+            try:
+                observer(block)
+            except Exception as error:
+                if self._fault("observer", 1) == 1:
+                    logger.warning("observer %r failed: %s", observer, error)
+
+    def _fault(self, place: str, count: int) -> int:
+        self.faults[place] = self.faults.get(place, 0) + count
+        return self.faults[place]
+
+    def all_faults(self) -> dict[str, int]:
+        found = dict(self.faults)
+        for name, strip in self.strips.items():
+            if strip.faults:
+                found[f"strip {name}"] = strip.faults
+        if self.predictor.faults:
+            found["model"] = self.predictor.faults
+        return found
+
+    def automation(self) -> Automation:
+        frames = self.frame + 1
+        starts = [self.clock.boundary(frame, self.sample_rate) for frame in range(frames)]
+        curves = {}
+        for name, curve in self.curves.items():
+            values = np.full(frames, np.nan, np.float32)
+            values[: len(curve)] = curve
+            curves[name] = values
+        return Automation(np.array(starts) / self.sample_rate, curves)
+
+
+def _as_strip(name: str, strip: Strip) -> Strip:
+    if not isinstance(name, str) or not name:
+        raise ParameterError(f"channel names must be non-empty strings, got {name!r}")
+    return strip if isinstance(strip, Strip) else Strip(strip)
+
+
+def _read_only(audio: Audio) -> Audio:
+    view = audio.view()
+    view.flags.writeable = False
+    return view
+
+
+# y = x below the knee k; above it  sign(x) (k + (1 - k) tanh((|x| - k) / (1 - k))),  which goes on with the same slope
+# and never passes 1. Each sample on its own: no memory, no latency.
+@njit(cache=True, nogil=True)
+def soft_clip(x, knee):
+    """Bend `x` (channels, samples) in place; return how many samples were bent."""
+    bent = 0
+    room = 1.0 - knee
+    for channel in range(x.shape[0]):
+        for i in range(x.shape[1]):
+            size = abs(x[channel, i])
+            if size > knee:
+                bent += 1
+                size = knee + room * np.tanh((size - knee) / room)
+                x[channel, i] = size if x[channel, i] > 0.0 else -size
+    return bent

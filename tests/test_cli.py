@@ -1,0 +1,207 @@
+import json
+import subprocess
+import sys
+import tomllib
+
+import numpy as np
+import pytest
+import soundfile
+
+from alm_plugin import Mixer, ParameterError, Strip, __version__
+from alm_plugin.cli import main
+from alm_plugin.data import presets_dir
+from alm_plugin.errors import AlmError, AudioFileError
+from alm_plugin.export.automation import read_csv, write_csv
+
+
+@pytest.fixture
+def stems(tmp_path):
+    """Three seconds of a band: loud kick, quiet vocals, a stereo guitar at another rate."""
+    random = np.random.default_rng(0)
+    folder = tmp_path / "stems"
+    folder.mkdir()
+    soundfile.write(folder / "vocals.wav", 0.01 * random.standard_normal(3 * 48_000), 48_000)
+    soundfile.write(folder / "kick.wav", 0.2 * random.standard_normal(3 * 48_000), 48_000)
+    soundfile.write(folder / "gtr.flac", 0.05 * random.standard_normal((3 * 44_100, 2)), 44_100)
+    return folder
+
+
+def run(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+def test_demo_mixes_the_bundled_band_and_says_how_close_it_came(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run("demo") == 0
+    said = capsys.readouterr()
+    for name in tomllib.loads((presets_dir() / "demo" / "demo.toml").read_text())["tracks"]:
+        assert name in said.out
+    assert "Distance to the true balance" in said.out
+    assert "mixing" in said.err
+    mix, rate = soundfile.read(tmp_path / "demo-mix.wav")
+    assert 15.0 < len(mix) / rate < 25.0
+    assert 0.01 < np.sqrt(np.mean(mix**2)) < 0.3
+    assert np.abs(mix).max() <= 1.0
+
+
+def test_demo_comes_much_closer_than_the_raw_faders(tmp_path, capsys):
+    assert run("demo", "-o", tmp_path / "mix.wav", "--json") == 0
+    distance = json.loads(capsys.readouterr().out)["distance_to_true_balance"]
+    assert distance["before_db"] > 5.0
+    assert distance["after_db"] < 0.5 * distance["before_db"]
+
+
+def test_mix_prints_one_json_object(stems, tmp_path, capsys):
+    assert run("mix", stems, "-o", tmp_path / "mix.wav", "--json", "--trim", "vocals=+2", "--lock", "kick=-3") == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    report = json.loads(said.out)
+    assert report["model"] == "loudness"
+    assert report["sample_rate"] == 48_000
+    assert report["seconds"] == pytest.approx(3.0)
+    channels = {channel["name"]: channel for channel in report["channels"]}
+    assert channels["kick"]["last_gain_db"] == -3.0
+    assert channels["vocals"]["last_gain_db"] > 5.0
+    assert (channels["gtr"]["role"], channels["vocals"]["role"]) == ("guitar", "vocals")
+
+
+def test_trim_adds_to_the_models_gain(stems, tmp_path, capsys):
+    gains = []
+    for trim in ("0", "+2.5"):
+        run("mix", stems, "-o", tmp_path / "mix.wav", "--json", "--trim", f"vocals={trim}")
+        channels = json.loads(capsys.readouterr().out)["channels"]
+        gains.append(next(c["last_gain_db"] for c in channels if c["name"] == "vocals"))
+    assert gains[1] - gains[0] == pytest.approx(2.5, abs=1e-5)
+
+
+def test_roles_strength_mono_rate_and_depth(stems, tmp_path, capsys):
+    arguments = ["--role", "gtr=bass", "--role", "kick=none", "--strength", "0", "--mono", "--bits", "16"]
+    assert run("mix", stems, "-o", tmp_path / "mix.wav", "--json", *arguments, "--sample-rate", "32000") == 0
+    channels = {c["name"]: c for c in json.loads(capsys.readouterr().out)["channels"]}
+    assert (channels["gtr"]["role"], channels["kick"]["role"]) == ("bass", None)
+    assert channels["vocals"]["last_gain_db"] == 0.0
+    info = soundfile.info(tmp_path / "mix.wav")
+    assert (info.samplerate, info.channels, info.subtype, info.frames) == (32_000, 1, "PCM_16", 96_000)
+
+
+def test_table_for_people(stems, tmp_path, capsys):
+    assert run("mix", stems, "-o", tmp_path / "mix.wav", "--stems-out", tmp_path / "out") == 0
+    said = capsys.readouterr()
+    for word in ("vocals", "kick", "gtr", "LUFS"):
+        assert word in said.out
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["gtr.wav", "kick.wav", "vocals.wav"]
+
+
+def test_automation_goes_out_and_comes_back_with_the_same_samples(stems, tmp_path):
+    first, second, curves = tmp_path / "1.wav", tmp_path / "2.wav", tmp_path / "gains.csv"
+    assert run("mix", stems, "-o", first, "--automation", curves) == 0
+    lines = curves.read_text().splitlines()
+    assert lines[0] == "time_s,gtr,kick,vocals"
+    assert len(lines) == 1 + 60
+    assert [line.split(",")[0] for line in lines[1:4]] == ["0.000000", "0.050000", "0.100000"]
+    assert run("mix", stems, "-o", second, "--automation-in", curves, "--model", "unity") == 0
+    np.testing.assert_array_equal(soundfile.read(second)[0], soundfile.read(first)[0])
+
+
+def test_an_edited_curve_replaces_only_what_it_names(stems, tmp_path, capsys):
+    (tmp_path / "gains.csv").write_text("time_s,kick\n0,-6\n1.5,-inf\n2.0,\n")
+    arguments = ["--automation-in", tmp_path / "gains.csv", "--automation", tmp_path / "out.csv"]
+    assert run("mix", stems, "-o", tmp_path / "mix.wav", "--json", *arguments) == 0
+    curves = read_csv(tmp_path / "out.csv").gains_db
+    assert (curves["kick"][:30] == -6.0).all()
+    assert (curves["kick"][30:40] == -np.inf).all()
+    assert np.isfinite(curves["kick"][40:]).all()
+    assert curves["vocals"][-1] > 5.0
+
+
+def test_csv_keeps_every_bit(tmp_path, rng):
+    mixer = Mixer({"a, b": Strip(), 'say "c"': Strip()})
+    mixer.process([rng.standard_normal(50_000) * 0.1, rng.standard_normal(50_000) * 0.01], 44_100)
+    write_csv(mixer.automation, tmp_path / "gains.csv")
+    back = read_csv(tmp_path / "gains.csv")
+    assert list(back.gains_db) == ["a, b", 'say "c"']
+    for name, curve in mixer.automation.gains_db.items():
+        np.testing.assert_array_equal(back.gains_db[name], curve)
+    np.testing.assert_allclose(back.times_s, mixer.automation.times_s, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "expected a header time_s,<channel>"),
+        ("seconds,kick\n0,1\n", "expected a header time_s,<channel>"),
+        ("time_s,kick,kick\n0,1,2\n", "without repeats"),
+        ("time_s,kick\n", "at least one row of gains, got none"),
+        ("time_s,kick\n0\n", "line 2 must have 2 cells, got 1"),
+        ("time_s,kick\n0,loud\n", r"line 2: kick must be a gain in \[-120, 60\] dB or -inf, got 'loud'"),
+        ("time_s,kick\n0,nan\n", "got 'nan'"),
+        ("time_s,kick\n0,61\n", "got '61'"),
+        ("time_s,kick\n0,0\n0,0\n", "line 3: time_s must rise, got 0"),
+        ("time_s,kick\n-1,0\n", "time_s must be a number of seconds >= 0, got '-1'"),
+    ],
+)
+def test_bad_csv_is_named_by_line(tmp_path, text, says):
+    (tmp_path / "gains.csv").write_text(text)
+    with pytest.raises(AudioFileError, match=says):
+        read_csv(tmp_path / "gains.csv")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--model", "alm-xl"], "model must be one of"),
+        (["--model", "missing.safetensors"], "missing.safetensors"),
+        (["--trim", "violin=+2"], "--trim must name one of the channels gtr, kick, vocals, got 'violin'"),
+        (["--trim", "vocals"], "--trim must be NAME=VALUE, got 'vocals'"),
+        (["--trim", "vocals=loud"], "--trim vocals must be a number of dB, got 'loud'"),
+        (["--trim", "vocals=99"], "trim_db must be in"),
+        (["--trim", "vocals=nan"], "trim_db must be in"),
+        (["--lock", "vocals=99"], "lock_db must be"),
+        (["--role", "vocals=kazoo"], "role must be one of"),
+        (["--strength", "101"], "strength must be in [0, 100] %, got 101"),
+        (["--sample-rate", "0"], "sample_rate must be a whole number in [8000, 192000] Hz, got 0"),
+        (["--automation-in", "none.csv"], "none.csv: expected a CSV file"),
+        (["--automation", "no/such/gains.csv"], "expected an existing folder"),
+    ],
+)
+def test_bad_arguments_are_one_line_and_status_2(stems, tmp_path, monkeypatch, capsys, arguments, says):
+    monkeypatch.chdir(tmp_path)
+    assert run("mix", stems, "-o", "mix.wav", *arguments) == 2
+    said = capsys.readouterr()
+    assert says in said.err
+    assert said.err.startswith("alm: ")
+    assert said.err.count("\n") == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["stems"]
+
+
+def test_bad_files_are_one_line_and_status_2(tmp_path, capsys):
+    (tmp_path / "a.wav").write_bytes(b"RIFFjunk")
+    assert run("mix", tmp_path / "a.wav", "-o", tmp_path / "mix.wav") == 2
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1
+    assert "a.wav: expected audio" in said.err
+    assert not (tmp_path / "mix.wav").exists()
+
+
+def test_a_curve_for_a_channel_that_is_not_there(stems, tmp_path, capsys):
+    (tmp_path / "gains.csv").write_text("time_s,violin\n0,0\n")
+    assert run("mix", stems, "-o", tmp_path / "mix.wav", "--automation-in", tmp_path / "gains.csv") == 2
+    assert "column must name one of the channels gtr, kick, vocals, got 'violin'" in capsys.readouterr().err
+
+
+def test_untrained_networks_are_not_passed_off_as_models(stems, tmp_path, capsys):
+    shipped = {path.stem for path in (presets_dir() / "models").glob("*.safetensors")}
+    for name in {"alm-mr", "alm-sr", "dmc-og", "dmc-b-0l"} - shipped:
+        assert run("mix", stems, "-o", tmp_path / "mix.wav", "--model", name) == 2
+        assert f"model '{name}' has no trained weights in this version" in capsys.readouterr().err
+
+
+def test_help_and_version_of_the_installed_command():
+    for arguments, word in ((["--help"], "demo"), (["mix", "--help"], "--automation-in"), (["--version"], __version__)):
+        command = [sys.executable, "-c", "import sys; from alm_plugin.cli import main; sys.exit(main())", *arguments]
+        assert word in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_every_error_is_an_alm_error():
+    assert issubclass(ParameterError, AlmError)
+    assert issubclass(ParameterError, ValueError)
