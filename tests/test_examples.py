@@ -1,0 +1,33 @@
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example_runs_and_says_something(path, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(path)])
+    space = runpy.run_path(str(path))
+    said = capsys.readouterr().out
+    assert said
+    assert "nan" not in said
+    if path.stem == "mix_a_song":
+        assert (tmp_path / "song-mix.wav").stat().st_size > 100_000
+        assert space["report"].faults == {}
+    if path.stem == "stream_blocks":
+        assert (space["streamed"] == space["whole"]).all()
+    if path.stem == "your_own_node":
+        assert 0.9 < abs(space["alone"]).max() <= 1.0
+        assert abs(space["alone"]).min() == 0.0
+    if path.stem == "your_own_model":
+        gains = space["mixer"].automation.gains_db
+        assert gains["voice"][-1] == 0.0
+        assert gains["band"][-1] < -5.0
+
+
+def test_there_are_the_four_that_are_promised():
+    assert [path.stem for path in EXAMPLES] == ["mix_a_song", "stream_blocks", "your_own_model", "your_own_node"]
