@@ -82,7 +82,7 @@ class Chain(Node, MutableSequence):
         self._latencies: dict[int, _Latency] = {}
         self._stages: list[_Native | _Single] = []
         self._format = ANY_FORMAT
-        # The list may be changed by another thread than the one that plays it; only the latter writes what follows it.
+        # One thread may change the list while another plays it: so not a flag, which both would write.
         self._version = 0
         self._version_built = 0  # of the items in the stages
         self._is_running = False  # the stages hold a stream of this format

@@ -341,6 +341,15 @@ def test_empty_blocks_pass():
     np.testing.assert_array_equal(stream(chain, noise(), (480,), by_block=True), want)
 
 
+def test_a_latency_that_grows_in_a_running_stream_leaves_blocks_whole():
+    resample = pb.Resample(8_000)
+    chain = Chain([resample])
+    stream(chain, noise(), (480,))
+    resample.target_sample_rate = 1_000
+    out = stream(chain, noise(), (480,), by_block=True)
+    assert np.abs(out[:, -2_400:]).max() > 0.01, "sound goes on behind the gap"
+
+
 def test_restart_forgets_without_ending_the_stream():
     x = noise(2, 2_400)
     chain = Chain([pb.Reverb(), AddLatency(100), Sag(), Chain([pb.Delay(0.01)])])
