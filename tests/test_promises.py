@@ -288,18 +288,35 @@ def test_one_channel_and_64_channels(models, name):
         assert mixer.faults == {}
 
 
-@pytest.mark.parametrize("name", MODELS)
+class Counts:
+    """Every active channel is worth 6 dB to all: the most that a model could make of one that leaves."""
+
+    metadata = Loudness.metadata
+
+    def initial_state(self, channels):
+        return {}
+
+    def embed(self, patches, mask):
+        raise NotImplementedError
+
+    def step(self, embedding, levels, mask, state):
+        return np.full(len(mask), 6.0 * mask.sum() - 24.0, np.float32), state
+
+
+@pytest.mark.parametrize("name", [*MODELS, "counts"])
 def test_decay_into_silence_moves_no_other_by_more_than_half_a_db_a_frame(models, name):
     samples = 8 * RATE
-    random = np.random.default_rng(0)
-    steady = {f"ch{i}": 0.1 * random.standard_normal((1, samples)).astype(np.float32) for i in range(4)}
+    # Every frame and every patch of the others is the same: what moves them is the channel that decays.
+    t = (np.arange(samples) + 0.5) / RATE
+    steady = {f"ch{i}": 0.1 * np.sign(np.sin(200 * np.pi * (i + 1) * t))[None].astype(np.float32) for i in range(4)}
     # From full level to -90 dBFS in four seconds, then digital silence.
     decay = 10 ** (np.interp(np.arange(samples), [RATE, 5 * RATE], [0.0, -70.0]) / 20)
     decay[6 * RATE :] = 0.0
     steady["ch0"] = (steady["ch0"] * decay).astype(np.float32)
-    mixer = mixer_for(steady, models[name])
+    model = Counts() if name == "counts" else models[name]
+    mixer = mixer_for(steady, model)
     mixer.process(steady, RATE)
-    frame_s = models[name].metadata.clock.f2_ms / 1000
+    frame_s = model.metadata.clock.f2_ms / 1000
     settled = int(2.0 / frame_s)
     for channel in ("ch1", "ch2", "ch3"):
         moves = np.abs(np.diff(mixer.automation.gains_db[channel][settled:]))
