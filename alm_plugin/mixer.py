@@ -414,7 +414,8 @@ class _Stream:
             inputs[name] = block
             taps[name] = self.tap_delay[name].process_block(strip.tap(block))
         features = self.front_end.hear(list(taps.values()), samples)
-        outputs = {name: np.empty((self.widths[name], samples), np.float32) for name in self.strips}
+        shown = bool(self.mixer.observers)
+        outputs = {name: np.empty((self.widths[name], samples), np.float32) for name in self.strips if shown}
         mix[:] = 0.0
         done = 0
         while done < samples:
@@ -423,7 +424,8 @@ class _Stream:
             stop = min(done + end - self.position, samples)
             for name, strip in self.strips.items():
                 out = self.bus_delay[name].process_block(strip.finish(taps[name][:, done:stop]))
-                outputs[name][:, done:stop] = out
+                if shown:
+                    outputs[name][:, done:stop] = out
                 mix[:, done:stop] += strip.to_bus(out, mix.shape[0])
             self.position += stop - done
             done = stop
@@ -437,7 +439,7 @@ class _Stream:
                 )
         if self.mixer.ceiling_db is not None:
             self.ceiling_samples += soft_clip(mix, float(db_to_factor(self.mixer.ceiling_db)))
-        if self.mixer.observers:
+        if shown:
             self._show(inputs, taps, outputs, mix)
 
     def _enter_frame(self) -> None:

@@ -41,6 +41,17 @@ def test_pan_moves_a_channel_on_the_bus():
     np.testing.assert_allclose(mix[1], 0.0, atol=1e-8)
 
 
+def test_pan_moves_while_running_without_a_step():
+    x = np.full(4_800, 0.1, np.float32)
+    mixer = Mixer({"a": Strip()}, "unity")
+    mixer.process([x], RATE, reset=False)
+    mixer["a"].pan = 1.0
+    mix = mixer.process([x], RATE, reset=False)
+    assert mix[0, 0] == np.float32(0.1)
+    assert np.abs(np.diff(mix)).max() < 2e-4
+    np.testing.assert_allclose(mix[:, -1], [0.0, 0.1 * np.sqrt(2)], atol=1e-7)
+
+
 def test_empty_blocks_and_blocks_without_end():
     mixer = two()
     assert mixer.process([ZERO[:0], ZERO[:0]], RATE, reset=False).shape == (2, 0)

@@ -74,6 +74,12 @@ class Pan(Node):
         self._pan = in_range("pan", pan, -1.0, 1.0)
         self._must_begin = True
 
+    @property
+    def is_unity(self) -> bool:
+        """Whether samples pass untouched: in the centre since the last block, with no move under way."""
+        left, right = self._ramps
+        return self._channels > 0 and not self._must_begin and left.is_unity and right.is_unity
+
     def reset(self) -> None:
         """Be at `pan`, whatever move was under way."""
         self._channels = 0

@@ -259,14 +259,20 @@ class Strip(Node):
 
     def finish(self, x: Audio) -> Audio:
         """Send what `tap` returned through gain, mute and post chain."""
-        x = self._gain.process_block(x, self._format[0])
+        if not self._gain.is_unity:
+            x = self._gain.process_block(x, self._format[0])
         if not self._mute.is_unity:
             x = self._mute.process_block(x, self._format[0])
         return self._guarded(self._post, x)
 
     def to_bus(self, x: Audio, channels: int) -> Audio:
-        """Make what `finish` returned as wide as a bus: panned to 2 channels, or (left + right) / 2 for 1."""
+        """Make what `finish` returned fit a bus: panned to 2 channels, or (left + right) / 2 for 1.
+
+        In the centre a mono signal stays (1, samples), to be added to both sides.
+        """
         if channels == 2:
+            if self._pan.is_unity:
+                return x
             return self._pan.process_block(x, self._format[0])
         return x if x.shape[0] == 1 else np.float32(0.5) * (x[:1] + x[1:])
 
