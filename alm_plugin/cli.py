@@ -20,14 +20,14 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from alm_plugin import __version__
-from alm_plugin.data import presets_dir
+from alm_plugin.data import presets_dir, staged
 from alm_plugin.errors import AlmError, AudioFileError, ParameterError
 from alm_plugin.export.automation import read_csv, write_csv
 from alm_plugin.mixer import Automation, Mixer
 from alm_plugin.models.registry import DEFAULT, NETWORKS, RULES
 from alm_plugin.models.roles import ROLES, guess_role
 from alm_plugin.nodes.strip import Strip
-from alm_plugin.render import RenderReport, Track, find_tracks, render_files, staged
+from alm_plugin.render import RenderReport, Track, find_tracks, render_files
 
 SETTLED_S = 5.0
 """What `alm demo` judges: the gains from here on."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import soundfile
 from numpy.typing import NDArray
 from pedalboard.io import StreamResampler
 
+from alm_plugin.data import staged
 from alm_plugin.errors import AudioFileError, ParameterError
 from alm_plugin.features.clock import check_sample_rate
 from alm_plugin.features.front_end import MAX_CHANNELS
@@ -114,7 +113,7 @@ def _inspect(path: Path) -> Track:
 
 
 def reason_of(error: Exception) -> str:
-    """What an error says last, in a few words: the file's name is said elsewhere."""
+    """Say what an error says last, in a few words: the file is named elsewhere."""
     text = getattr(error, "strerror", None) or str(error).rsplit(": ", 1)[-1]
     return text.strip().rstrip(".").lower() or type(error).__name__
 
@@ -187,9 +186,8 @@ class _Reader:
         try:
             parts = [_read(file, self._read) for file in self._files]
         except (soundfile.SoundFileError, OSError) as error:
-            raise AudioFileError(
-                f"{self.track.paths[0]}: expected {self.track.frames} samples, got {reason_of(error)} after {self._read}"
-            ) from None
+            got = f"{reason_of(error)} after {self._read}"
+            raise AudioFileError(f"{self.track.paths[0]}: expected {self.track.frames} samples, got {got}") from None
         raw = np.ascontiguousarray(np.concatenate([part[:, : min(p.shape[1] for p in parts)] for part in parts]))
         bad = np.flatnonzero(~np.isfinite(raw).all(axis=0))
         if bad.size:
@@ -239,22 +237,6 @@ def check_output(path: Path, bits: int | None) -> tuple[str, str]:
     if depth == 32 and container == "FLAC":
         raise AudioFileError(f"{path}: expected 16 or 24 bits for FLAC, got 32")
     return container, {16: "PCM_16", 24: "PCM_24", 32: "FLOAT"}[depth]
-
-
-@contextmanager
-def staged(path: Path) -> Iterator[Path]:
-    """Temporary name beside `path`, which takes its place when all went well and is gone when not."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=f".part{path.suffix}", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class _Writer:

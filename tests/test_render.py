@@ -6,7 +6,7 @@ import pytest
 import soundfile
 
 from alm_plugin import AudioFileError, Mixer, ParameterError, Strip, find_tracks, render_files
-from alm_plugin.render import staged
+from alm_plugin.data import staged
 
 
 def tone(frequency_hz, seconds, sample_rate, amplitude=0.1):

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from alm_plugin.data import staged
 from alm_plugin.errors import AudioFileError
 from alm_plugin.mixer import Automation
-from alm_plugin.render import reason_of, staged
+from alm_plugin.render import reason_of
 
 RANGE_DB = (-120.0, 60.0)
 

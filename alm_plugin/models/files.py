@@ -11,7 +11,6 @@ import copy
 import hashlib
 import io
 import json
-import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from alm_plugin.data import staged
 from alm_plugin.errors import ModelError, ParameterError
 from alm_plugin.features.clock import MULTI_RATE, ModelClock
 from alm_plugin.models.alm import ALM
@@ -222,13 +222,8 @@ def _read(path: str | Path) -> bytes:
 
 
 def _write(path: str | Path, data: bytes) -> str:
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with staged(Path(path)) as temporary:
         temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return hashlib.sha256(data).hexdigest()
 
 

@@ -314,7 +314,7 @@ def test_both_files_give_the_same_bits_and_the_networks_numbers(network, tmp_pat
     for channels in (1, 2, 5):
         assert answers(loaded, channels) == answers(from_weights, channels)
         ours, plain = (np.frombuffer(answers(model, channels), np.float32) for model in (loaded, eager))
-        assert np.abs(ours - plain).max() <= 1e-5 * np.abs(plain).max()
+        assert np.abs(ours - plain).max() <= 1e-4 * np.abs(plain).max()
 
 
 def test_torchscript_is_a_copy(dmc):
