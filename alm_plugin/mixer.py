@@ -151,7 +151,9 @@ class Mixer:
         self.observers: list[Observer] = []
         self.strength = strength
         self.model = load_model(model)
-        self._strips = {name: _as_strip(name, strip) for name, strip in strips.items()}
+        self._strips: dict[str, Strip] = {}
+        for name, strip in strips.items():
+            self._strips[name] = self._checked(name, strip)
         if zero_latency:
             for name in self._strips:
                 self._refuse_latency(name)
@@ -198,7 +200,7 @@ class Mixer:
             raise ParameterError(f"channel names must be different, got {name!r} twice")
         if len(self._strips) == MAX_CHANNELS:
             raise ParameterError(f"strips must hold 1 to {MAX_CHANNELS} channels, got {MAX_CHANNELS + 1}")
-        self._strips[name] = _as_strip(name, Strip() if strip is None else strip)
+        self._strips[name] = self._checked(name, Strip() if strip is None else strip)
         try:
             if self.zero_latency:
                 self._refuse_latency(name)
@@ -223,6 +225,21 @@ class Mixer:
         """Mute every channel: begins with the next block, ends within 10 ms."""
         for strip in self._strips.values():
             strip.mute = True
+
+    def _checked(self, name: str, strip: Strip) -> Strip:
+        """Return `strip`, or one made of a list of plugins, if its plugins are in no other strip."""
+        if not isinstance(name, str) or not name:
+            raise ParameterError(f"channel names must be non-empty strings, got {name!r}")
+        strip = strip if isinstance(strip, Strip) else Strip(strip)
+        for other, theirs in self._strips.items():
+            if theirs is strip:
+                raise ParameterError(f"every channel must have a Strip of its own, got one for {other!r} and {name!r}")
+            for plugin in (*strip.pre, *strip.post):
+                if plugin is not None and (plugin in theirs.pre or plugin in theirs.post):
+                    raise ParameterError(
+                        f"every strip must have plugins of its own, got {plugin!r} in {other!r} and {name!r}"
+                    )
+        return strip
 
     def _refuse_latency(self, name: str) -> None:
         for plugin, samples in self._strips[name].latency_names:
@@ -339,7 +356,8 @@ class _Stream:
         self.mixer = mixer
         self.strips = mixer._strips
         self.sample_rate = sample_rate
-        self.widths = {name: widths.get(name, 1) for name in self.strips}
+        # 0 until a channel's first block says how wide it is.
+        self.widths = {name: widths.get(name, 0) for name in self.strips}
         self.clock = mixer.model.metadata.clock
         self.position = 0
         self.frame = -1
@@ -349,36 +367,47 @@ class _Stream:
         self.predictor = Predictor(mixer.model, [strip.role for strip in self.strips.values()])
         self.curves = {name: array("f") for name in self.strips}
         self.applied_db = {}
-        for name, strip in self.strips.items():
-            strip.prepare(sample_rate, self.widths[name])
-            self.applied_db[name] = self._first_gain(name, 0.0)
+        self.tap_delay: dict[str, Delay] = {}
+        self.bus_delay: dict[str, Delay] = {}
+        for name in self.strips:
+            self._start(name)
         self._align()
 
-    def _first_gain(self, name: str, time_s: float) -> float:
+    def _start(self, name: str) -> None:
+        """Get a strip ready, and its gain to where the human has it."""
         strip = self.strips[name]
-        gain_db = self._wanted(name, 0.0, None, time_s)
-        strip.gain.jump(gain_db)
-        return gain_db
+        if self.widths[name]:
+            strip.prepare(self.sample_rate, self.widths[name])
+        self.applied_db[name] = self._wanted(name, 0.0, None, self.position / self.sample_rate)
+        strip.gain.jump(self.applied_db[name])
 
     def _align(self) -> None:
         """Delay every strip to the slowest, before the tap and behind the post chain."""
-        pre = max(strip.pre_latency_samples for strip in self.strips.values())
-        post = max(strip.post_latency_samples for strip in self.strips.values())
-        self.tap_delay = {n: Delay(pre - s.pre_latency_samples, self.widths[n]) for n, s in self.strips.items()}
-        self.bus_delay = {n: Delay(post - s.post_latency_samples, self.widths[n]) for n, s in self.strips.items()}
+        pre = {name: strip.pre_latency_samples for name, strip in self.strips.items()}
+        post = {name: strip.post_latency_samples for name, strip in self.strips.items()}
+        for delays, latencies in ((self.tap_delay, pre), (self.bus_delay, post)):
+            for name, latency in latencies.items():
+                samples, width = max(latencies.values()) - latency, max(1, self.widths[name])
+                # One that stays as it is keeps what is on its way.
+                if name not in delays or (delays[name].samples, delays[name].channels) != (samples, width):
+                    delays[name] = Delay(samples, width)
 
     def add(self, name: str) -> None:
-        self.widths[name] = 0  # known with its first block
+        self.widths[name] = 0
         self.front_end.add_channel()
         self.predictor.add_channel(self.strips[name].role)
         self.curves[name] = array("f", [np.nan]) * (self.frame + 1)
-
-    def _admit(self, name: str, width: int) -> None:
-        self.widths[name] = width
-        self.strips[name].prepare(self.sample_rate, width)
-        self.applied_db[name] = self._first_gain(name, self.position / self.sample_rate)
+        self._start(name)
         if self.position < self.clock.boundary(self.frame + 1, self.sample_rate):
             self.curves[name][-1] = self.applied_db[name]  # it joins in the middle of this frame
+        self._align()
+
+    def _admit(self, name: str, width: int) -> None:
+        """Learn a channel's width from its first block; until then it has been silent."""
+        self.widths[name] = width
+        strip = self.strips[name]
+        strip.prepare(self.sample_rate, width)
+        strip.gain.jump(self.applied_db[name])
         self._align()
 
     def remove(self, name: str) -> None:
@@ -397,9 +426,9 @@ class _Stream:
                 raise ParameterError(
                     f"track {name!r} must keep {width} channel{'s' * (width > 1)} until reset(), got {block.shape[0]}"
                 )
-        for name in self.strips:
+        for name, block in blocks.items():
             if not self.widths[name]:
-                self._admit(name, blocks[name].shape[0] if name in blocks else 1)
+                self._admit(name, block.shape[0])
 
     def process(self, blocks: Mapping[str, Audio], mix: Audio) -> None:
         samples = mix.shape[1]
@@ -407,7 +436,10 @@ class _Stream:
         for name, strip in self.strips.items():
             block = blocks.get(name)
             if block is None:
-                block = np.zeros((self.widths[name], samples), np.float32)
+                block = np.zeros((max(1, self.widths[name]), samples), np.float32)
+            if not self.widths[name]:
+                inputs[name] = taps[name] = block
+                continue
             block, mended = mend(block)
             if mended:
                 self._fault(f"input {name}", mended)
@@ -415,7 +447,7 @@ class _Stream:
             taps[name] = self.tap_delay[name].process_block(strip.tap(block))
         features = self.front_end.hear(list(taps.values()), samples)
         shown = bool(self.mixer.observers)
-        outputs = {name: np.empty((self.widths[name], samples), np.float32) for name in self.strips if shown}
+        outputs = {name: np.zeros(tap.shape, np.float32) for name, tap in taps.items() if shown}
         mix[:] = 0.0
         done = 0
         while done < samples:
@@ -423,6 +455,8 @@ class _Stream:
             end = self.clock.boundary(self.frame + 1, self.sample_rate)
             stop = min(done + end - self.position, samples)
             for name, strip in self.strips.items():
+                if not self.widths[name]:
+                    continue
                 out = self.bus_delay[name].process_block(strip.finish(taps[name][:, done:stop]))
                 if shown:
                     outputs[name][:, done:stop] = out
@@ -505,12 +539,6 @@ class _Stream:
             values[: len(curve)] = curve
             curves[name] = values
         return Automation(np.array(starts) / self.sample_rate, curves)
-
-
-def _as_strip(name: str, strip: Strip) -> Strip:
-    if not isinstance(name, str) or not name:
-        raise ParameterError(f"channel names must be non-empty strings, got {name!r}")
-    return strip if isinstance(strip, Strip) else Strip(strip)
 
 
 def _read_only(audio: Audio) -> Audio:

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from alm_plugin import Mixer, ParameterError, Strip, __version__
-from alm_plugin.cli import main
+from alm_plugin import Automation, Mixer, ParameterError, Strip, __version__
+from alm_plugin.cli import _distances, main
 from alm_plugin.data import presets_dir
 from alm_plugin.errors import AlmError, AudioFileError
 from alm_plugin.export.automation import read_csv, write_csv
+from alm_plugin.models.loudness import Loudness
 
 
 @pytest.fixture
@@ -49,6 +50,14 @@ def test_demo_comes_much_closer_than_the_raw_faders(tmp_path, capsys):
     distance = json.loads(capsys.readouterr().out)["distance_to_true_balance"]
     assert distance["before_db"] > 5.0
     assert distance["after_db"] < 0.5 * distance["before_db"]
+
+
+def test_the_demos_distance_is_that_of_settled_gains_whatever_their_common_level():
+    true_db = {"a": -6.0, "b": 0.0, "c": 3.0}
+    times_s = np.arange(0.0, 10.0, 0.05)
+    gains_db = {name: np.where(times_s < 5.0, 0.0, gain - 4.0).astype(np.float32) for name, gain in true_db.items()}
+    distance = _distances(Automation(times_s, gains_db), true_db)
+    assert distance == {"before_db": pytest.approx(3.0), "after_db": pytest.approx(0.0, abs=1e-5)}
 
 
 def test_mix_prints_one_json_object(stems, tmp_path, capsys):
@@ -94,7 +103,8 @@ def test_table_for_people(stems, tmp_path, capsys):
 
 def test_automation_goes_out_and_comes_back_with_the_same_samples(stems, tmp_path):
     first, second, curves = tmp_path / "1.wav", tmp_path / "2.wav", tmp_path / "gains.csv"
-    assert run("mix", stems, "-o", first, "--automation", curves) == 0
+    assert run("mix", stems, "-o", first, "--automation", curves, "--strength", "70", "--trim", "kick=0.7") == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["1.wav", "gains.csv", "stems"]
     lines = curves.read_text().splitlines()
     assert lines[0] == "time_s,gtr,kick,vocals"
     assert len(lines) == 1 + 60
@@ -112,6 +122,38 @@ def test_an_edited_curve_replaces_only_what_it_names(stems, tmp_path, capsys):
     assert (curves["kick"][30:40] == -np.inf).all()
     assert np.isfinite(curves["kick"][40:]).all()
     assert curves["vocals"][-1] > 5.0
+
+
+def test_a_channel_that_was_not_there_has_empty_cells(tmp_path):
+    mixer = Mixer({"a": Strip()}, "unity")
+    tone = np.full((2, 4_800), 0.1, np.float32)
+    mixer.process(tone[:1], 48_000, reset=False)
+    mixer.add("b", Strip(mute=True))
+    mixer.process(tone, 48_000, reset=False)
+    write_csv(mixer.automation, tmp_path / "gains.csv")
+    text = (tmp_path / "gains.csv").read_text()
+    assert text == ("time_s,a,b\n0.000000,0.0,\n0.050000,0.0,\n0.100000,0.0,-inf\n0.150000,0.0,-inf\n")
+    # As a spreadsheet saves it.
+    (tmp_path / "gains.csv").write_text(text.replace("\n", "\r\n"), encoding="utf-8-sig")
+    back = read_csv(tmp_path / "gains.csv")
+    for name, curve in mixer.automation.gains_db.items():
+        np.testing.assert_array_equal(back.gains_db[name], curve)
+
+
+def test_curves_that_cannot_be_written_leave_the_old_ones(tmp_path, monkeypatch):
+    (tmp_path / "gains.csv").write_text("yesterday's")
+    curves = Automation(np.zeros(1), {"a": np.zeros(1, np.float32)})
+    monkeypatch.setattr("csv.writer", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(AudioFileError, match=r"gains\.csv: expected to write it whole, got no space left on"):
+        write_csv(curves, tmp_path / "gains.csv")
+    assert [p.read_text() for p in tmp_path.iterdir()] == ["yesterday's"]
+
+
+@pytest.mark.parametrize(("time_s", "want"), [(0.0, None), (0.0999995, -1.0), (0.15, -1.0), (0.2, None), (9.0, -3.0)])
+def test_a_curve_holds_until_its_next_row(time_s, want):
+    curve = Automation(np.array([0.1, 0.2, 0.3]), {"a": np.float32([-1.0, np.nan, -3.0])})
+    assert curve.at("a", time_s) == want
+    assert curve.at("b", time_s) is None
 
 
 def test_csv_keeps_every_bit(tmp_path, rng):
@@ -162,6 +204,7 @@ def test_bad_csv_is_named_by_line(tmp_path, text, says):
         (["--sample-rate", "0"], "sample_rate must be a whole number in [8000, 192000] Hz, got 0"),
         (["--automation-in", "none.csv"], "none.csv: expected a CSV file"),
         (["--automation", "no/such/gains.csv"], "expected an existing folder"),
+        (["--stems-out", "stems/kick.wav"], "stems/kick.wav: File exists"),
     ],
 )
 def test_bad_arguments_are_one_line_and_status_2(stems, tmp_path, monkeypatch, capsys, arguments, says):
@@ -172,6 +215,34 @@ def test_bad_arguments_are_one_line_and_status_2(stems, tmp_path, monkeypatch, c
     assert said.err.startswith("alm: ")
     assert said.err.count("\n") == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["stems"]
+
+
+def test_a_mix_that_is_stopped_says_so_and_leaves_nothing(stems, tmp_path, monkeypatch, capsys):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Mixer, "process", stop)
+    assert run("mix", stems, "-o", tmp_path / "mix.wav", "--automation", tmp_path / "gains.csv") == 130
+    assert capsys.readouterr().err == "alm: stopped, nothing written\n"
+    assert [p.name for p in tmp_path.iterdir()] == ["stems"]
+
+
+def test_json_of_silence_is_json(tmp_path, capsys):
+    soundfile.write(tmp_path / "a.wav", np.zeros(48_000), 48_000)
+    assert run("mix", tmp_path / "a.wav", "-o", tmp_path / "mix.wav", "--json", "--lock", "a=-inf") == 0
+    report = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert report["loudness_lufs"] is report["peak_dbfs"] is report["channels"][0]["last_gain_db"] is None
+
+
+def test_faults_and_a_bent_mix_are_said(stems, tmp_path, monkeypatch, capsys):
+    def dead(*_):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(Loudness, "step", dead)
+    assert run("mix", stems, "-o", tmp_path / "mix.wav", "--lock", "kick=24") == 0
+    said = capsys.readouterr().out
+    assert "The ceiling bent" in said
+    assert "model: 60 faults; the last good gains held." in said
 
 
 def test_bad_files_are_one_line_and_status_2(tmp_path, capsys):

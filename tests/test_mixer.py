@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+from pedalboard import Reverb
+from pedalboard_native._internal import AddLatency
 
-from alm_plugin import AudioTypeError, LatencyError, Mixer, ModelError, ParameterError, Strip
+from alm_plugin import AudioTypeError, Automation, LatencyError, Mixer, ModelError, ParameterError, Strip
 from alm_plugin.mixer import soft_clip
 
 RATE = 48_000
@@ -111,6 +113,18 @@ def test_what_does_not_fit_is_refused(make, says):
         make()
 
 
+def test_strips_and_plugins_are_not_shared():
+    strip, reverb = Strip(), Reverb()
+    with pytest.raises(ParameterError, match="a Strip of its own, got one for 'a' and 'b'"):
+        Mixer({"a": strip, "b": strip})
+    with pytest.raises(ParameterError, match=r"plugins of its own, got <pedalboard.Reverb .* in 'a' and 'b'"):
+        Mixer({"a": Strip([reverb]), "b": Strip(post=reverb)})
+    mixer = Mixer({"a": Strip([reverb])})
+    with pytest.raises(ParameterError, match="plugins of its own"):
+        mixer.add("b", Strip([reverb]))
+    assert mixer.names == ["a"]
+
+
 def test_wrong_dtype_is_a_type_error():
     with pytest.raises(AudioTypeError, match="track 'b' must be an array of 32-bit or 64-bit floating point audio"):
         two().process([ZERO, ZERO.astype(np.int16)], RATE)
@@ -131,14 +145,29 @@ def test_a_stream_keeps_its_rate_and_widths():
     mixer.process([np.zeros((2, 100)), ZERO], 44_100)
 
 
-def test_input_that_is_refused_leaves_the_stream_as_it_was(rng):
+@pytest.mark.parametrize("reset", [False, True])
+def test_input_that_is_refused_leaves_the_stream_as_it_was(rng, reset):
     x = rng.standard_normal((2, 9_000)).astype(np.float32) * 0.1
     want = two().process(x, RATE)
     mixer = two()
     first = mixer.process(x[:, :5_000], RATE, reset=False)
     with pytest.raises(ParameterError):
-        mixer.process([x[0], x[1, :7]], RATE, reset=False)
+        mixer.process([x[0], x[1, :7]], RATE, reset=reset)
     np.testing.assert_array_equal(np.concatenate([first, mixer.process(x[:, 5_000:], RATE, reset=False)], axis=1), want)
+
+
+def test_a_newcomer_is_lined_up_with_the_others_and_begins_on_its_curve():
+    curve = Automation(np.array([0.0, 0.1]), {"b": np.float32([-6.0, -20.0])})
+    mixer = Mixer({"a": Strip([AddLatency(100)], AddLatency(30))}, "unity", 1, automation=curve)
+    click = np.zeros(4_800, np.float32)
+    mixer.process([click], RATE, reset=False)
+    mixer.add("b")
+    click[1_000] = 0.25
+    mix = mixer.process([click, click], RATE, reset=False)[0]
+    assert np.flatnonzero(mix).tolist() == [1_130]
+    assert mix[1_130] == pytest.approx(0.25 + 0.025)
+    assert np.isnan(mixer.automation.gains_db["b"][:2]).all()
+    assert mixer.automation.gains_db["b"][2:].tolist() == [-20.0] * 2
 
 
 def test_zero_latency_refuses_by_name(zam):

@@ -11,10 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pedalboard import Chorus, Compressor, Gain, HighpassFilter, Reverb
+from pedalboard_native._internal import AddLatency
 
-from alm_plugin import Mixer, Strip
-from alm_plugin.features.clock import MULTI_RATE, SINGLE_RATE, boundary
+from alm_plugin import Automation, Mixer, Strip
+from alm_plugin.features.clock import MULTI_RATE, SINGLE_RATE, ModelClock, boundary
 from alm_plugin.models.alm import ALM
+from alm_plugin.models.contract import ModelMetadata
 from alm_plugin.models.dmc import DMC
 from alm_plugin.models.files import TorchModel
 from alm_plugin.models.loudness import Loudness
@@ -173,6 +175,28 @@ def test_latent_vst3s_stream_exactly_and_stay_aligned(zam, sizes):
     np.testing.assert_array_equal(stream(mixer, tracks, sizes), whole)
 
 
+def test_latency_is_made_equal_before_the_model_listens_and_again_at_the_bus():
+    class Hears(Says):
+        heard = ()
+
+        def step(self, embedding, levels, mask, state):
+            self.heard = (*self.heard, *levels[:, 0])
+            return super().step(embedding, levels, mask, state)
+
+    click = np.zeros((1, 9_600), np.float32)
+    click[0, 2_350] = 0.9  # 100 samples later it is in the next frame
+    model = Hears(0.0)
+    mixer = Mixer({"a": Strip([AddLatency(100)]), "b": Strip(None, [AddLatency(30)]), "c": Strip()}, model, 1)
+    mixer.ceiling_db = None
+    mix = mixer.process(dict.fromkeys(mixer.names, click), RATE)[0]
+    assert mixer.reported_latency_samples == 130
+    assert np.flatnonzero(mix).tolist() == [2_480]
+    assert mix[2_480] == pytest.approx(2.7)
+    # Only from frame 1 on is anybody heard, and then all are, equally.
+    assert len(model.heard) == 3 * 3
+    np.testing.assert_allclose(model.heard[:3], 0.9 / 2_400**0.5, rtol=1e-5)
+
+
 def test_reset_forgets_everything(models):
     tracks = band(3, 1.0)
     mixer = mixer_for(tracks, models["alm-mr"])
@@ -228,6 +252,25 @@ def test_sidebands_stay_within_what_the_ramps_must_make(frequency_hz):
     assert (spectrum[far] <= bound[far] + 2e-7).all()
     stepped = np.repeat(gain[:: RATE // 20], RATE // 20) * tone[0]
     assert (np.abs(np.fft.rfft(stepped * window)) / RATE > bound + 2e-7)[far].any(), "steps must be caught"
+
+
+@pytest.mark.parametrize(("slack_ms", "ramp_ms"), [(20, 20), (5, 30), (0, 50), (49, 1)])
+def test_a_gain_moves_slack_after_its_frames_start_for_the_length_of_the_ramp(slack_ms, ramp_ms):
+    class Handover(Jumpy):
+        def __init__(self):
+            super().__init__()
+            self.metadata = ModelMetadata("handover", ModelClock(slack_ms=slack_ms, ramp_ms=ramp_ms))
+
+    samples = RATE // 2
+    mixer = Mixer({"a": Strip()}, Handover(), 1, ceiling_db=None)
+    got = mixer.process([np.full(samples, 0.25, np.float32)], RATE)[0] / 0.25
+    ends = 10 ** (mixer.automation.gains_db["a"] / 20)
+    slack, ramp = slack_ms * 48, ramp_ms * 48
+    corners, factors = [0], [1.0]
+    for frame in range(1, 10):
+        corners += [frame * 2_400 + slack, frame * 2_400 + slack + ramp]
+        factors += [ends[frame - 1], ends[frame]]
+    np.testing.assert_allclose(got, np.interp(np.arange(samples), corners, factors), atol=1e-6)
 
 
 @pytest.mark.parametrize("what", ["mute", "panic"])
@@ -343,6 +386,74 @@ def test_channels_come_and_go_while_running(models):
     assert mixer.faults == {}
 
 
+class Apart:
+    """Every channel's gain follows its own sound, past and role, by hundreds of dB, and nothing else."""
+
+    metadata = ModelMetadata("apart", embedding_size=1)
+
+    def initial_state(self, channels):
+        return {"gain_db": np.zeros(channels), "role": np.full(channels, -1)}
+
+    def embed(self, patches, mask):
+        return patches.mean(axis=(1, 2))[:, None]
+
+    def step(self, embedding, levels, mask, state):
+        gain_db = 0.9 * state["gain_db"] + levels.sum(axis=1) + 10.0 * embedding[:, 0] + state["role"]
+        return (mask * gain_db).astype(np.float32), {**state, "gain_db": gain_db}
+
+
+@pytest.mark.parametrize("at", [48_000, 50_000])
+def test_who_stays_does_not_notice_who_comes_and_goes(at):
+    tracks = band(4, 3.0)
+    tracks["ch2"][:, 30_000:90_000] = 0.0
+    roles = {"ch0": "kick", "ch1": "bass", "ch2": "vocals", "ch3": "guitar"}
+
+    def gains(names, late=()):
+        mixer = Mixer({n: Strip(role=roles[n], bounds_db=(-np.inf, 60.0)) for n in names}, Apart(), strength=10.0)
+        mixer.process({n: tracks[n][:, :at] for n in names}, RATE, reset=False)
+        if late:
+            mixer.remove("ch1")
+            mixer.add("ch3", Strip(role=roles["ch3"], bounds_db=(-np.inf, 60.0)))
+        names = late or names
+        mixer.process({n: tracks[n][:, at:] for n in names}, RATE, reset=False)
+        return mixer.automation.gains_db
+
+    got = gains(["ch0", "ch1", "ch2"], late=["ch0", "ch2", "ch3"])
+    want = gains(["ch0", "ch2"])
+    for channel in want:
+        assert np.ptp(want[channel]) > 1.0, "the gains must really move"
+        np.testing.assert_allclose(got[channel], want[channel], atol=1e-6)
+    tracks["ch3"][:, :at] = 0.0  # the newcomer is as one who has been silent so far
+    frame = at // 2_400
+    np.testing.assert_allclose(got["ch3"][frame:], gains(["ch3"])["ch3"][frame:], atol=1e-6)
+    assert np.isnan(got["ch3"][:frame]).all()
+
+
+def test_a_channel_may_appear_later_and_in_stereo(models):
+    tracks = band(3, 2.0)
+    mixer = mixer_for(tracks, models["alm-mr"])
+    first = mixer.process({n: tracks[n][:, :RATE] for n in ("ch0", "ch1")}, RATE, reset=False)
+    second = mixer.process({n: t[:, RATE:] for n, t in tracks.items()}, RATE, reset=False)
+    whole = {**tracks, "ch2": tracks["ch2"] * (np.arange(2 * RATE) >= RATE)}
+    want = mixer_for(tracks, models["alm-mr"]).process(whole, RATE)
+    np.testing.assert_array_equal(np.concatenate([first, second], axis=1), want)
+
+
+def test_a_channel_that_comes_does_not_disturb_what_is_on_its_way(zam):
+    from pedalboard import load_plugin
+
+    tone = 0.1 * np.sin(np.arange(9_600) * 0.03).astype(np.float32)
+    strips = {"limited": Strip([load_plugin(str(zam / "ZaMaximX2.vst3"))]), "plain": Strip()}
+    mixer = Mixer(strips, "unity", 1)
+    halves = np.split(tone, 2)
+    out = [mixer.process({"limited": np.stack([halves[0]] * 2), "plain": halves[0]}, RATE, reset=False)]
+    mixer.add("late", Strip())
+    zero = np.zeros_like(halves[1])
+    late = {"limited": np.stack([halves[1]] * 2), "plain": halves[1], "late": zero}
+    out.append(mixer.process(late, RATE, reset=False))
+    np.testing.assert_allclose(np.concatenate(out, axis=1)[0, 480:], 2 * tone[:-480], atol=1e-4)
+
+
 # ---- 6. the human wins -----------------------------------------------------------------------------------------------
 
 
@@ -407,6 +518,56 @@ def test_the_models_state_advances_whatever_the_human_does(models):
     assert (held.automation.gains_db["ch2"][:30] == -np.inf).all()
 
 
+def test_mute_comes_last():
+    tone = np.full((1, 9_600), 0.01, np.float32)
+    for strip in (Strip(mute=True), Strip(mute=True, lock_db=6.0)):
+        mixer = Mixer({"a": strip}, Says(10.0), automation=Automation(np.zeros(1), {"a": np.float32([3.0])}))
+        assert not mixer.process([tone], RATE).any()
+        assert (mixer.automation.gains_db["a"] == -np.inf).all()
+
+
+def test_a_drawn_curve_comes_after_model_strength_trim_and_slew_and_before_the_lock():
+    curve = Automation(np.array([0.0, 0.2]), {"a": np.float32([-6.0, -20.0])})
+    strip = Strip(trim_db=5.0, slew_db_per_s=1.0, bounds_db=(-3.0, 3.0))
+    mixer = Mixer({"a": strip, "b": Strip()}, Says(10.0), 1, strength=50.0, automation=curve)
+    tone = np.full((2, 14_400), 0.01, np.float32)
+    mixer.process(tone, RATE, reset=False)
+    strip.lock_db = -1.0
+    mixer.process(tone[:, :4_800], RATE, reset=False)
+    gains = mixer.automation.gains_db
+    assert gains["a"].tolist() == [-6.0] * 4 + [-20.0] * 2 + [-1.0] * 2
+    assert gains["b"].tolist() == [0.0] + [5.0] * 7
+
+
+def test_slew_is_per_second_on_any_clock():
+    class Slow(Says):
+        metadata = ModelMetadata("slow", SINGLE_RATE)
+
+    mixer = Mixer({"a": Strip(slew_db_per_s=2.0)}, Slow(10.0))
+    mixer.process([np.full(3 * RATE, 0.01, np.float32)], RATE)
+    np.testing.assert_allclose(mixer.automation.gains_db["a"], [0.0, 1.95, 3.9, 5.85], atol=1e-5)
+
+
+def test_a_frozen_mixer_listens_on_and_takes_a_lock():
+    tracks = band(2, 3.0)
+    free = mixer_for(tracks, "loudness")
+    free.process(tracks, RATE)
+    held = mixer_for(tracks, "loudness")
+    held.freeze = True
+    half = int(1.5 * RATE)
+    held["ch1"].lock_db = -3.0
+    held.process({n: t[:, :half] for n, t in tracks.items()}, RATE, reset=False)
+    held["ch1"].lock_db = -4.0
+    held.process({n: t[:, half : half + 2_400] for n, t in tracks.items()}, RATE, reset=False)
+    held["ch1"].lock_db = None
+    held.freeze = False
+    held.process({n: t[:, half + 2_400 :] for n, t in tracks.items()}, RATE, reset=False)
+    assert not held.automation.gains_db["ch0"][:31].any()
+    assert held.automation.gains_db["ch1"][[29, 30]].tolist() == [-3.0, -4.0]
+    for channel in tracks:
+        np.testing.assert_array_equal(held.automation.gains_db[channel][31:], free.automation.gains_db[channel][31:])
+
+
 def test_freeze_holds_the_gains():
     mixer = Mixer({"a": Strip()}, Jumpy())
     tone = np.full((1, RATE), 0.01, np.float32)
@@ -459,6 +620,33 @@ def test_a_plugin_that_makes_nan_does_not_spread_it():
     assert mixer.faults["strip a"] > 0
     np.testing.assert_allclose(out[0, :11_000], 0.2, rtol=1e-5)
     np.testing.assert_allclose(out[0, 13_000:], 0.2, rtol=1e-5)
+
+
+@pytest.mark.parametrize("where", ["pre", "post"])
+@pytest.mark.parametrize("how", ["raises", "width", "type"])
+def test_a_plugin_that_fails_is_left_out_and_the_sound_goes_on(where, how, caplog):
+    class Fails:
+        is_effect, is_instrument, reported_latency_samples = True, False, 0
+        blocks = 0
+
+        def reset(self):
+            pass
+
+        def process(self, x, sample_rate, buffer_size=8192, reset=True):
+            self.blocks += 1
+            if self.blocks <= 10:
+                return x * np.float32(0.5)
+            if how == "raises":
+                raise RuntimeError("licence expired")
+            return np.zeros((5, x.shape[1]), np.float32) if how == "width" else None
+
+    mixer = Mixer({"a": Strip(**{where: [Fails()]}), "b": Strip()}, "unity", 1)
+    tone = np.full(480, 0.1, np.float32)
+    out = np.concatenate([mixer.process([tone, tone], RATE, reset=False)[0] for _ in range(30)])
+    np.testing.assert_allclose(out[: 10 * 480], 0.15, rtol=1e-6)
+    np.testing.assert_allclose(out[11 * 480 :], 0.2, rtol=1e-6)
+    assert mixer.faults["strip a"] >= 20
+    assert len(caplog.records) == 1
 
 
 def test_a_dead_model_holds_the_gains_and_the_sound_goes_on():
@@ -520,6 +708,22 @@ def test_observers_see_everything_and_change_nothing(caplog):
     assert [b.position for b in seen] == [0, 8192, 16_384]
     assert mixer.faults == {"observer": 3}
     assert len(caplog.records) == 1
+
+
+def test_observers_see_each_stage_and_can_write_to_none():
+    tracks = band(2, 0.2)
+    seen = []
+    mixer = Mixer({n: Strip([Gain(-6.0)], [Gain(-4.0)], lock_db=-10.0, pan=-1.0) for n in tracks}, "unity")
+    mixer.observers.append(seen.append)
+    mix = mixer.process({n: 50 * t for n, t in tracks.items()}, RATE)
+    assert mixer.ceiling_samples > 0, "the mix that is seen is the one that leaves"
+    np.testing.assert_array_equal(np.concatenate([block.mix for block in seen], axis=1), mix)
+    for name, track in tracks.items():
+        for stage, gain_db in (("inputs", 0.0), ("taps", -6.0), ("outputs", -20.0)):
+            got = np.concatenate([getattr(block, stage)[name] for block in seen], axis=1)
+            np.testing.assert_allclose(got, 50 * track * 10 ** (gain_db / 20), rtol=1e-4, atol=1e-6)
+            with pytest.raises(ValueError, match="read-only"):
+                getattr(seen[0], stage)[name][:] = 0.0
 
 
 # ---- 8. nothing runs unseen ------------------------------------------------------------------------------------------

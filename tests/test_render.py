@@ -1,11 +1,13 @@
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
+from pedalboard_native._internal import AddLatency
 
-from alm_plugin import AudioFileError, Mixer, ParameterError, Strip, find_tracks, render_files
+from alm_plugin import AudioFileError, Automation, Mixer, ParameterError, Strip, find_tracks, render_files
 from alm_plugin.data import staged
 
 
@@ -80,6 +82,31 @@ def test_conversion_neither_delays_nor_drops(tmp_path):
     mix, rate = soundfile.read(tmp_path / "mix.wav")
     assert rate == 48_000
     assert abs(int(np.abs(mix[:, 0]).argmax()) - 24_000) <= 1
+
+
+def test_conversion_keeps_the_last_milliseconds(tmp_path):
+    write(tmp_path / "a.wav", tone(1_000, 1.0, 44_100), 44_100)
+    tracks = find_tracks([tmp_path / "a.wav"])
+    render_files(tracks, tmp_path / "mix.wav", unity(tracks), sample_rate=48_000)
+    mix, _ = soundfile.read(tmp_path / "mix.wav")
+    assert level_at(mix[-240:, 0], 1_000, 48_000) == pytest.approx(0.1, rel=0.05)
+
+
+def test_a_converted_track_is_long_enough_for_its_last_sample(tmp_path):
+    write(tmp_path / "a.wav", np.zeros(44_101), 44_100)
+    tracks = find_tracks([tmp_path / "a.wav"])
+    report = render_files(tracks, tmp_path / "mix.wav", unity(tracks), sample_rate=48_000)
+    assert soundfile.info(tmp_path / "mix.wav").frames == 48_002
+    assert report.seconds == 48_002 / 48_000
+
+
+def test_mp3_is_read_in_blocks_as_in_one_go(tmp_path):
+    write(tmp_path / "a.mp3", tone(440, 4.0, 44_100, 0.3), 44_100)
+    tracks = find_tracks([tmp_path / "a.mp3"])
+    render_files(tracks, tmp_path / "mix.wav", unity(tracks))
+    np.testing.assert_allclose(
+        soundfile.read(tmp_path / "mix.wav")[0][:, 0], soundfile.read(tmp_path / "a.mp3")[0], atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
@@ -175,6 +202,49 @@ def test_latency_is_taken_out_again(tmp_path, zam):
     assert int(np.abs(mix[:, 0]).argmax()) == 20_000
 
 
+def test_stems_are_not_late_either(tmp_path):
+    click = np.zeros(12_000)
+    click[5_000] = 0.25
+    for name in "ab":
+        write(tmp_path / f"{name}.wav", click, subtype="FLOAT")
+    (tmp_path / "stems").mkdir()
+    mixer = Mixer({"a": Strip([AddLatency(100)], [AddLatency(30)]), "b": Strip()}, model="unity")
+    render_files(find_tracks([tmp_path]), tmp_path / "mix.wav", mixer, stems_dir=tmp_path / "stems")
+    for path in (tmp_path / "mix.wav", tmp_path / "stems" / "a.wav", tmp_path / "stems" / "b.wav"):
+        audio = soundfile.read(path, always_2d=True)[0][:, 0]
+        assert len(audio) == 12_000
+        assert np.flatnonzero(audio).tolist() == [5_000]
+
+
+def test_the_report_says_what_was_done(tmp_path):
+    write(tmp_path / "a.wav", tone(997, 2.0, 48_000) - 0.2, subtype="FLOAT")
+    tracks = find_tracks([tmp_path / "a.wav"])
+    curve = Automation(np.array([0.0, 0.5, 1.5]), {"a": np.float32([-12.0, -14.0, -13.0])})
+    mixer = Mixer({"a": Strip(role="keys")}, "unity", 1, automation=curve)
+    report = render_files(tracks, tmp_path / "mix.wav", mixer)
+    (channel,) = report.channels
+    assert (channel.name, channel.role) == ("a", "keys")
+    assert channel.input_lufs == pytest.approx(-23.0, abs=0.1)
+    assert channel.output_lufs == pytest.approx(-36.3, abs=0.1)
+    assert report.loudness_lufs == pytest.approx(channel.output_lufs, abs=1e-6)
+    assert (channel.least_gain_db, channel.most_gain_db, channel.last_gain_db) == (-14.0, -12.0, -13.0)
+    assert channel.mean_gain_db == pytest.approx(-13.25)
+    mix = soundfile.read(tmp_path / "mix.wav")[0]
+    assert report.peak_dbfs == pytest.approx(20 * np.log10(-mix.min()), abs=1e-4)
+
+
+def test_a_mixer_renders_the_same_again_and_keeps_no_observer(tmp_path, rng):
+    write(tmp_path / "a.wav", rng.standard_normal(48_000) * 0.05, subtype="FLOAT")
+    tracks = find_tracks([tmp_path / "a.wav"])
+    mixer = Mixer({"a": Strip()}, "loudness")
+    mixes = []
+    for _ in range(2):
+        render_files(tracks, tmp_path / "mix.wav", mixer)
+        mixes.append(soundfile.read(tmp_path / "mix.wav")[0])
+    np.testing.assert_array_equal(*mixes)
+    assert mixer.observers == []
+
+
 def test_progress_ends_at_the_end(tmp_path):
     write(tmp_path / "a.wav", tone(440, 1.0, 48_000))
     tracks = find_tracks([tmp_path / "a.wav"])
@@ -247,12 +317,18 @@ def test_nan_in_a_file_stops_with_its_place_and_leaves_nothing(tmp_path, bad):
     audio = np.zeros(100_000, np.float32)
     audio[70_123] = bad
     write(tmp_path / "a-in.wav", audio, subtype="FLOAT")
-    (tmp_path / "mix.wav").write_bytes(b"the mix of yesterday")
+    (tmp_path / "stems").mkdir()
     tracks = find_tracks([tmp_path / "a-in.wav"])
+    old = [tmp_path / "mix.wav", tmp_path / "stems" / "a-in.wav"]
+    for path in old:
+        path.write_bytes(b"the mix of yesterday")
+    mixer = unity(tracks)
     with pytest.raises(AudioFileError, match=f"a-in.wav: expected finite samples, got {bad} at sample 70123"):
-        render_files(tracks, tmp_path / "mix.wav", unity(tracks))
-    assert (tmp_path / "mix.wav").read_bytes() == b"the mix of yesterday"
-    assert leftovers(tmp_path) == ["mix.wav"]
+        render_files(tracks, old[0], mixer, stems_dir=tmp_path / "stems")
+    assert [path.read_bytes() for path in old] == [b"the mix of yesterday"] * 2
+    assert leftovers(tmp_path) == ["mix.wav", "stems"]
+    assert len(list((tmp_path / "stems").iterdir())) == 1
+    assert mixer.observers == []
 
 
 @pytest.mark.parametrize("name", ["mix.xyz", "mix", "no/such/folder/mix.wav"])
@@ -262,6 +338,20 @@ def test_impossible_outputs_are_refused_before_work(tmp_path, name):
     with pytest.raises(AudioFileError, match="expected"):
         render_files(tracks, tmp_path / name, unity(tracks))
     assert leftovers(tmp_path) == []
+
+
+def test_32_bit_flac_is_refused_before_work(tmp_path):
+    write(tmp_path / "a-in.wav", np.zeros(100))
+    tracks = find_tracks([tmp_path / "a-in.wav"])
+    with pytest.raises(AudioFileError, match="expected 16 or 24 bits for FLAC, got 32"):
+        render_files(tracks, tmp_path / "mix.flac", unity(tracks), bits=32)
+    assert leftovers(tmp_path) == []
+
+
+def test_a_folders_tracks_are_sorted_and_hidden_files_are_not_tracks(tmp_path):
+    for name in ("c", "._a", "a", ".mix.part", "b"):
+        write(tmp_path / f"{name}.wav", np.zeros(100))
+    assert [track.name for track in find_tracks([tmp_path])] == ["a", "b", "c"]
 
 
 def test_a_track_is_not_overwritten(tmp_path):
@@ -285,6 +375,15 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, monkeypatch):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, before)
+    assert leftovers(tmp_path) == []
+
+
+def test_a_file_that_is_shorter_on_disk_is_not_passed_off_as_whole(tmp_path, monkeypatch):
+    write(tmp_path / "a-in.wav", np.zeros(4_800))
+    tracks = find_tracks([tmp_path / "a-in.wav"])
+    monkeypatch.setattr(soundfile, "info", lambda _: SimpleNamespace(frames=4_799))
+    with pytest.raises(AudioFileError, match=r"mix\.wav: expected to write 4800 samples, got 4799 on disk"):
+        render_files(tracks, tmp_path / "mix.wav", unity(tracks))
     assert leftovers(tmp_path) == []
 
 

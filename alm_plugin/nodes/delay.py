@@ -17,7 +17,7 @@ class Delay:
     """
 
     def __init__(self, samples: int, channels: int) -> None:
-        self.samples = samples
+        self.samples, self.channels = samples, channels
         self._past = np.zeros((channels, samples), np.float32)
 
     def process_block(self, x: NDArray[np.float32]) -> NDArray[np.float32]:

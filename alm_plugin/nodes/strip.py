@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -15,6 +16,8 @@ from alm_plugin.nodes.gain import MAX_GAIN_DB, Gain
 from alm_plugin.nodes.guard import mend
 from alm_plugin.nodes.node import Audio, Node, Parameter, in_range
 from alm_plugin.nodes.pan import Pan
+
+logger = logging.getLogger("alm_plugin")
 
 MUTE_RAMP_MS = 5.0
 
@@ -63,9 +66,10 @@ class Strip(Node):
 
     Notes
     -----
-    All attributes may change at any time, also the chains: ``strip.pre.append(Reverb())``. `faults` counts samples that
-    were NaN or infinite behind a chain since the stream's start; they are silenced, and the chain is reset, because a
-    NaN in a filter's memory stays there.
+    All attributes may change at any time, also the chains: ``strip.pre.append(Reverb())``. `faults` counts, since
+    the stream's start, samples that were NaN or infinite behind a chain (they are silenced, and the chain is reset,
+    because a NaN in a filter's memory stays there) and blocks in which a plugin raised (the strip is heard without that
+    chain).
     """
 
     trim_db = Parameter(-60.0, 24.0)
@@ -279,11 +283,19 @@ class Strip(Node):
     def _guarded(self, chain: Chain, x: Audio) -> Audio:
         if not chain:
             return x
-        x, bad = mend(chain.process_block(x, self._format[0]))
+        try:
+            out, bad = mend(chain.process_block(x, self._format[0]))
+            if out.shape != x.shape:
+                raise ParameterError(f"expected a block of {x.shape}, got {out.shape}")
+        except Exception as error:  # a plugin may fail in any way; the sound goes on without it
+            if not self.faults:
+                logger.warning("a plugin failed, its strip is heard without its chain: %s", error)
+            self.faults += 1
+            return x
         if bad:
             self.faults += bad
             chain.restart()
-        return x
+        return out
 
     @property
     def pre_latency_samples(self) -> int:

@@ -106,6 +106,54 @@ def test_sides_that_nearly_cancel_are_heard_as_the_louder(rng):
     np.testing.assert_allclose(both.log_mel, left.log_mel, atol=1e-6)
 
 
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize(("left", "right", "heard"), [(1.0, 0.3, 0.65), (1.0, -0.6, 0.2), (1.0, -0.85, 1.0)])
+def test_sides_are_heard_as_their_mean_or_the_louder_and_measured_by_the_mean_of_their_powers(
+    rng, left, right, heard, swapped
+):
+    # Of (L + R) / 2 there is 20 dB less than of L and R where R is about -0.82 L.
+    x = rng.standard_normal(24_000).astype(np.float32) * 0.1
+    sides = np.stack([left * x, right * x]).astype(np.float32)
+    both, mono = FrontEnd(48_000).process([sides[::-1] if swapped else sides]), FrontEnd(48_000).process([x])
+    np.testing.assert_allclose(both.log_mel, FrontEnd(48_000).process([heard * x]).log_mel, atol=1e-5)
+    power = (left**2 + right**2) / 2
+    np.testing.assert_allclose(both.levels[:, :, 0], mono.levels[:, :, 0] * power**0.5, rtol=1e-5)
+    np.testing.assert_allclose(both.levels[:, :, 1], mono.levels[:, :, 1] * power, rtol=1e-5)
+
+
+def test_a_mono_channel_that_becomes_stereo_has_been_so_before(rng):
+    x = rng.standard_normal(24_000).astype(np.float32)
+    other = rng.standard_normal(24_000).astype(np.float32)
+    sides = np.stack([x, np.where(np.arange(24_000) // 7_000 == 1, other, x)])
+    want = FrontEnd(48_000).process([sides])
+    front_end = FrontEnd(48_000)
+    parts = [front_end.process([x[:7_000]]), front_end.process([sides[:, 7_000:14_000]])]
+    parts.append(front_end.process([x[14_000:]]))
+    np.testing.assert_array_equal(np.concatenate([p.levels for p in parts], axis=1)[:, 2:], want.levels[:, 2:])
+    np.testing.assert_array_equal(np.concatenate([p.log_mel for p in parts], axis=1)[:, 10:], want.log_mel[:, 10:])
+
+
+@pytest.mark.parametrize("cut", [7_000, 7_200])
+def test_channels_that_stay_do_not_notice_others_come_and_go(rng, cut):
+    x = [rng.standard_normal((1 + (c == 3), 36_000)).astype(np.float32) for c in range(4)]
+    x[2][:, 20_000:] = 0.0  # within its two seconds of grace
+    apart = [FrontEnd(48_000).process([track]) for track in x]
+    front_end = FrontEnd(48_000)
+    heard = [front_end.process([x[c][:, :cut] for c in (0, 1, 3)])]
+    front_end.add_channel()
+    heard.append(front_end.process([x[c][:, cut : 2 * cut] for c in (0, 1, 3, 2)]))
+    front_end.remove_channel(1)
+    heard.append(front_end.process([x[c][:, 2 * cut :] for c in (0, 3, 2)]))
+    for name in ("log_mel", "levels", "mask"):
+        for channel, rows in ((0, (0, 0, 0)), (3, (2, 2, 1))):
+            got = np.concatenate([getattr(f, name)[row] for f, row in zip(heard, rows, strict=True)])
+            np.testing.assert_allclose(got, getattr(apart[channel], name)[0], atol=1e-6)
+        # The newcomer, once what it played before it came has been forgotten.
+        late = FrontEnd(48_000).process([np.where(np.arange(36_000) < cut, 0.0, x[2]).astype(np.float32)])
+        got = np.concatenate([getattr(f, name)[row] for f, row in zip(heard[1:], (3, 2), strict=True)])
+        np.testing.assert_allclose(got, getattr(late, name)[0][-len(got) :], atol=1e-6)
+
+
 def test_an_added_channel_was_silent_before(rng):
     x = rng.standard_normal((2, 24_000)).astype(np.float32)
     late = x.copy()

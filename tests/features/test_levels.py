@@ -51,8 +51,8 @@ def slow_loudness(powers):
 
 
 def test_running_loudness_follows_its_twin(rng):
-    for _ in range(50):
-        powers = 10.0 ** rng.uniform(-9.0, 0.0, 60)
+    for loudest in (0.0, -6.0) * 25:  # the quieter ones around the absolute gate
+        powers = 10.0 ** rng.uniform(-9.0, loudest, 60)
         out = np.empty(1)
         levels.running_loudness(powers[None], out)
         assert out[0] == pytest.approx(slow_loudness(powers), abs=1e-9)
@@ -63,14 +63,17 @@ def test_running_loudness_forgets_after_three_seconds():
     quiet = np.zeros(48_000 * 4, np.float32)
     features = FrontEnd(48_000).process(np.concatenate([loud, quiet])[None])
     loudness = features.levels[0, :, 2]
+    # Frames 0 to 19 are loud, and the filter rings on a little in frame 20: 60 frames on, nothing of that is left.
     assert loudness[20:79].min() > -12.0
-    assert loudness[85] == -70.0
+    assert loudness[79] < -12.0
+    assert loudness[80] == -70.0
 
 
 @pytest.mark.parametrize("sample_rate", [44_100, 48_000])
 @pytest.mark.parametrize("channels", [1, 2])
 def test_integrated_loudness_follows_pyloudnorm(rng, sample_rate, channels):
-    x = rng.standard_normal((channels, sample_rate * 8)) * np.repeat([0.1, 0.5, 0.001, 0.2], sample_rate * 2)
+    # What is below -70 LUFS counts for nothing, not even for the relative gate that leaves the first second out.
+    x = rng.standard_normal((channels, sample_rate * 6)) * np.repeat([0.08, 0.5, 1e-5, 1e-5, 1e-5, 0.2], sample_rate)
     meter = IntegratedLoudness(sample_rate, channels)
     for start in range(0, x.shape[1], 7_777):
         meter.process_block(x[:, start : start + 7_777].astype(np.float32))

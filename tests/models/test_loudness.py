@@ -100,3 +100,33 @@ def test_a_masked_channel_is_as_if_it_were_not_there(rng):
     mask = np.ones((50, 3))
     mask[:, 1] = 0
     np.testing.assert_array_equal(run(lufs, mask=mask)[:, [0, 2]], run(lufs[:, [0, 2]]))
+
+
+def test_a_channel_half_gone_counts_half_and_padding_counts_for_nothing():
+    gains = run([-20.0, -20.0], mask=np.tile([1.0, 0.5], (300, 1)), frames=300)
+    assert gains[-1, 0] - 20.0 == pytest.approx(LEAD_LUFS - 10 * np.log10(1.5), abs=0.05)
+    model = Loudness()
+    levels = np.float32([[0.06, 0.0037, -24.3]] * 2)
+    padded, _ = model.step(np.zeros((2, 0)), levels, np.float32([1.0, 0.0]), model.initial_state(2))
+    alone, _ = model.step(np.zeros((1, 0)), levels[:1], np.float32([1.0]), model.initial_state(1))
+    assert padded[0] == alone[0] == pytest.approx(-0.7, abs=1e-4)
+
+
+def test_a_tom_fill_does_not_pull_the_other_drums_down():
+    mask = np.ones((300, 2))
+    mask[:200, 1] = 0.0
+    gains = run([-20.0, -20.0], ["kick", "toms"], mask, frames=300)
+    assert np.abs(np.diff(gains[199:, 0])).max() < 0.1
+    assert gains[210, 0] - gains[199, 0] > -0.5
+
+
+def test_what_cannot_be_heard_is_left_where_it_is():
+    # Active by its RMS, but all of it rumble: its loudness stays at the gate.
+    assert not run([-70.0, -20.0], frames=100)[:, 0].any()
+
+
+def test_channels_without_a_role_share_a_budget_of_their_own():
+    out = run([-20.0] * 4, ["vocals", None, "keys", None], frames=300)[-1] - 20.0
+    assert out[0] == pytest.approx(LEAD_LUFS, abs=0.1)
+    assert out[1] == pytest.approx(out[3], abs=1e-5)
+    assert out[1] == pytest.approx(run([-20.0] * 2, frames=300)[-1, 0] - 20.0, abs=0.1)

@@ -53,13 +53,13 @@ def test_embedding_of_f1_frame_k_is_used_from_step_6k_plus_lag(lag):
 def test_f1_frame_k_ends_with_frame_6k_and_starts_in_silence():
     model = Spy()
     predictor = Predictor(model, [None])
-    for frame in range(31):
+    for frame in range(151):
         predictor.step(columns(1, frame), levels(1), np.ones(1, np.float32))
-    assert len(model.patches) == 6
-    np.testing.assert_array_equal(model.patches[0][0, :91], np.float32(np.log(0.01)))
-    np.testing.assert_array_equal(model.patches[0][0, 91:], columns(1, 0)[0])
-    np.testing.assert_array_equal(model.patches[5][0, -10:-5], columns(1, 29)[0])
-    np.testing.assert_array_equal(model.patches[5][0, 0], columns(1, 11)[0, 4])  # 96 columns: 19 frames and one
+    assert len(model.patches) == 26
+    heard = np.concatenate([np.full((96, 64), np.float32(np.log(0.01))), *(columns(1, f)[0] for f in range(151))])
+    for k, patch in enumerate(model.patches):
+        end = 96 + 5 * (6 * k + 1)
+        np.testing.assert_array_equal(patch[0], heard[end - 96 : end])
 
 
 def test_single_rate_embeds_every_frame_whole():
@@ -147,6 +147,118 @@ def test_a_failing_model_holds_counts_and_says_so_once(how, caplog):
     assert gains[5] != gains[4]
     assert predictor.faults == 1
     assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("how", ["raises", "nan"])
+def test_a_failing_embedding_leaves_the_last_one_in_use(how):
+    class Deaf(Spy):
+        def embed(self, patches, mask):
+            rows = super().embed(patches, mask)
+            if len(self.patches) != 2:
+                return rows
+            if how == "raises":
+                raise RuntimeError("no more memory")
+            return rows * np.nan
+
+    model = Deaf(ModelClock(embedding_lag=0))
+    predictor = Predictor(model, [None])
+    for frame in range(13):
+        assert np.isfinite(predictor.step(columns(1, frame), levels(1), np.ones(1, np.float32))).all()
+    assert [e[0, 0] for e in model.seen] == [np.float32(0.4)] * 12 + [np.float32(12.4)]
+    assert predictor.faults == 1
+
+
+def test_a_model_that_keeps_failing_is_counted_each_time_and_named_once(caplog):
+    class Dead(Spy):
+        def step(self, embedding, levels, mask, state):
+            raise RuntimeError("no more memory")
+
+    predictor = Predictor(Dead(), [None])
+    for frame in range(5):
+        predictor.step(columns(1, frame), levels(1), np.ones(1, np.float32))
+    assert predictor.faults == 5
+    assert [record.message for record in caplog.records] == ["model spy failed, gains hold: no more memory"]
+
+
+def test_a_state_that_made_a_gain_infinite_starts_afresh_but_keeps_its_role():
+    class Sick(Spy):
+        def initial_state(self, channels):
+            return {"memory": np.zeros(channels), "role": np.full(channels, -1)}
+
+        def step(self, embedding, levels, mask, state):
+            memory = state["memory"] + levels[:, 0]
+            return memory.astype(np.float32), {**state, "memory": memory}
+
+    predictor = Predictor(Sick(), ["kick", "vocals"])
+    mask = np.ones(2, np.float32)
+    gains = []
+    for heard in (1.0, np.inf, 2.0, 2.0):
+        level = levels(2)
+        level[1, 0] = heard
+        gains.append(predictor.step(columns(2, 0), level, mask)[1])
+    assert gains == [1.0, 1.0, 2.0, 4.0]
+    assert predictor._state["role"].tolist() == [3, 0]
+    assert predictor.faults == 1
+
+
+def test_who_stays_keeps_what_he_had_when_others_come_and_go():
+    class Apart(Spy):
+        """Gains of everything that a channel has had and been, and of nothing else."""
+
+        def embed(self, patches, mask):
+            return np.stack([patches.mean(axis=(1, 2)), patches[:, 0, 0]], axis=1)
+
+        def initial_state(self, channels):
+            return {"sum": np.zeros(channels), "role": np.full(channels, -1)}
+
+        def step(self, embedding, levels, mask, state):
+            total = state["sum"] + levels[:, 0] + embedding.sum(axis=1) + state["role"]
+            return total.astype(np.float32), {**state, "sum": total}
+
+    roles = ["kick", "bass", "vocals", "guitar"]
+    together, alone = Predictor(Apart(), roles[:3]), [Predictor(Apart(), [role]) for role in roles[:3]]
+    there = [0, 1, 2]
+    for frame in range(40):
+        if frame == 8:
+            together.remove_channel(there.index(1))
+            there.remove(1)
+        if frame == 20:
+            together.add_channel(roles[3])
+            there.append(3)
+        if frame == 31:
+            together.remove_channel(there.index(0))
+            there.remove(0)
+        level = np.full((4, 3), frame, np.float32)
+        # The vocals rest when the band changes: their gain is the one they had.
+        mask = np.float32([1.0, 1.0, frame not in (8, 20, 31), 1.0])
+        got = together.step(columns(4, frame)[there], level[there], mask[there])
+        for row, channel in enumerate(there):
+            if channel != 3:  # who came later has F1 frames of his own
+                want = alone[channel].step(columns(4, frame)[[channel]], level[[channel]], mask[[channel]])
+                assert got[row] == want[0], (frame, channel)
+        assert together.roles == [roles[channel] for channel in there]
+
+
+def test_a_new_channel_has_heard_silence():
+    model = Spy()
+    predictor = Predictor(model, [None])
+    predictor.step(columns(1, 0), levels(1), np.ones(1, np.float32))
+    predictor.add_channel(None)
+    for frame in range(1, 7):
+        predictor.step(columns(2, frame), levels(2), np.ones(2, np.float32))
+    np.testing.assert_array_equal(model.patches[1][1, :66], np.float32(np.log(0.01)))
+    np.testing.assert_array_equal(model.patches[1][1, 66:71], columns(2, 1)[1])
+
+
+def test_reset_starts_again():
+    predictor = Predictor(Spy(ModelClock(embedding_lag=3)), [None, "bass"])
+
+    def play():
+        return [predictor.step(columns(2, f), levels(2) + f, np.float32([1.0, f > 4])) for f in range(10)]
+
+    first = play()
+    predictor.reset()
+    np.testing.assert_array_equal(play(), first)
 
 
 def test_roles_reach_a_model_that_asks_for_them():
