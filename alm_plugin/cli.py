@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import signal
 import sys
+import threading
 import tomllib
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from rich import box
@@ -20,8 +22,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from alm_plugin import __version__
-from alm_plugin.data import presets_dir, staged
-from alm_plugin.errors import AlmError, AudioFileError, ParameterError
+from alm_plugin.data import presets_dir, reason_of
+from alm_plugin.errors import AlmError, ParameterError
 from alm_plugin.export.automation import read_csv, write_csv
 from alm_plugin.mixer import Automation, Mixer
 from alm_plugin.models.registry import DEFAULT, NETWORKS, RULES
@@ -37,19 +39,45 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit status is 0, or 2 for input that does not fit (one line on stderr says why)."""
     arguments = _parser().parse_args(argv)
     try:
-        return arguments.run(arguments)
+        with _ending_cleanly():
+            return arguments.run(arguments)
     except AlmError as error:
-        print(f"alm: {error}", file=sys.stderr)  # noqa: T201
+        said = str(error)
     except OSError as error:
-        print(f"alm: {error.filename or 'file'}: {error.strerror}", file=sys.stderr)  # noqa: T201
+        said = f"{error.filename or 'output'}: {reason_of(error)}"
     except KeyboardInterrupt:
         print("alm: stopped, nothing written", file=sys.stderr)  # noqa: T201
         return 130
+    print("alm:", " ".join(said.split("\n")), file=sys.stderr)  # noqa: T201
     return 2
 
 
+@contextmanager
+def _ending_cleanly() -> Iterator[None]:
+    """Let a closed terminal or a shutdown end a command as Ctrl-C does: with nothing half-written left behind."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {name: signal.signal(getattr(signal, name), stop) for name in names}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="alm",
         description="Mix a live band with zero added latency: a chain of plugins per channel, gains moved by a model.",
         epilog="Start with 'alm demo'. 'alm COMMAND --help' says more.",
@@ -90,7 +118,9 @@ def _parser() -> argparse.ArgumentParser:
     mix.add_argument(
         "--role", action="append", default=[], metavar="NAME=ROLE", help="what a channel plays; repeatable"
     )
-    mix.add_argument("--automation-in", type=Path, metavar="CSV", help="take gains from a file instead of the model")
+    mix.add_argument(
+        "--automation-in", type=Path, metavar="CSV", help="take gains from a file, as they are, not from the model"
+    )
     mix.add_argument("--stems-out", type=Path, metavar="DIR", help="also write each channel as it stands in the mix")
     mix.set_defaults(run=_mix)
     return parser
@@ -119,11 +149,11 @@ def _demo(arguments: argparse.Namespace) -> int:
     if arguments.json:
         _print_json(report, arguments, distance)
         return 0
-    console = Console()
+    console = _console()
     _print_table(console, report, true_db)
     console.print(
         f"Distance to the true balance, mean over the channels: "
-        f"{distance['before_db']:.1f} dB before, [bold]{distance['after_db']:.1f} dB[/bold] after."
+        f"{distance['before_db']:.1f} dB before, {distance['after_db']:.1f} dB after."
     )
     return 0
 
@@ -150,7 +180,9 @@ def _mix(arguments: argparse.Namespace) -> int:
     automation = None if arguments.automation_in is None else read_csv(arguments.automation_in)
     for name in [] if automation is None else automation.gains_db:
         _known(f"{arguments.automation_in}: column", name, names)
-    strips = {name: Strip(role=roles[name], trim_db=trims.get(name, 0.0), lock_db=locks.get(name)) for name in names}
+        if name in trims:
+            raise ParameterError(f"--trim {name} must not meet a curve of it: edit the curve, got {trims[name]:+g}")
+    strips = {name: _strip(name, roles[name], trims.get(name, 0.0), locks.get(name)) for name in names}
     mixer = Mixer(
         strips,
         model=arguments.model,
@@ -162,25 +194,32 @@ def _mix(arguments: argparse.Namespace) -> int:
     if arguments.json:
         _print_json(report, arguments)
     else:
-        _print_table(Console(), report)
+        _print_table(_console(), report)
     return 0
+
+
+def _strip(name: str, role: str | None, trim_db: float, lock_db: float | None) -> Strip:
+    try:
+        return Strip(role=role, trim_db=trim_db, lock_db=lock_db)
+    except ParameterError as error:
+        raise ParameterError(f"{name}: {error}") from None
 
 
 def _run(tracks: list[Track], mixer: Mixer, arguments: argparse.Namespace) -> RenderReport:
     options = {name: getattr(arguments, name, None) for name in ("sample_rate", "bits")}
     stems_dir = getattr(arguments, "stems_out", None)
+    also = {}
+    if arguments.automation is not None:
+        also[arguments.automation] = lambda temporary: write_csv(mixer.automation, temporary)
     with ExitStack() as stack:
         if stems_dir is not None:
             stems_dir.mkdir(parents=True, exist_ok=True)
-        # The curves are written last but their place is tried first: no mix is lost to a folder that is not there.
-        if arguments.automation is not None:
-            _check_folder(arguments.automation)
         bar = Progress(
             TextColumn("mixing"),
             BarColumn(),
             TaskProgressColumn(),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=_console(stderr=True),
             disable=arguments.json,
         )
         task = bar.add_task("mix", total=None)
@@ -196,20 +235,11 @@ def _run(tracks: list[Track], mixer: Mixer, arguments: argparse.Namespace) -> Re
             arguments.output,
             mixer,
             stems_dir=stems_dir,
+            also=also,
             progress=show,
             **options,
         )
-    if arguments.automation is not None:
-        write_csv(mixer.automation, arguments.automation)
     return report
-
-
-def _check_folder(path: Path) -> None:
-    if not path.parent.is_dir():
-        raise AudioFileError(f"{path}: expected an existing folder, got {path.parent}")
-    with staged(path.with_name(f".{path.name}.try")) as _:
-        pass
-    path.with_name(f".{path.name}.try").unlink()
 
 
 def _known(what: str, name: str, names: Sequence[str]) -> None:
@@ -236,6 +266,11 @@ def _numbers(option: str, given: Sequence[str], names: Sequence[str]) -> dict[st
         except ValueError:
             raise ParameterError(f"{option} {name} must be a number of dB, got {text!r}") from None
     return numbers
+
+
+def _console(stderr: bool = False) -> Console:
+    # Names are printed as they are, brackets and colons too.
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
 def _print_table(console: Console, report: RenderReport, true_db: dict[str, float] | None = None) -> None:
@@ -266,7 +301,7 @@ def _print_table(console: Console, report: RenderReport, true_db: dict[str, floa
     if report.ceiling_samples:
         console.print(f"The ceiling bent {report.ceiling_samples} samples above -1 dBFS.")
     for place, count in report.faults.items():
-        console.print(f"[yellow]{place}: {count} faults; the last good gains held.[/yellow]")
+        console.print(f"{place}: {count} faults; the sound went on.", style="yellow")
 
 
 def _level(value: float) -> str:

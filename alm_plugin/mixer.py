@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,11 @@ from numpy.typing import NDArray
 from alm_plugin.errors import LatencyError, ParameterError
 from alm_plugin.features.clock import check_sample_rate
 from alm_plugin.features.front_end import MAX_CHANNELS, FrontEnd, as_block
+from alm_plugin.features.guard import mend
 from alm_plugin.models.contract import Model
 from alm_plugin.models.predictor import Predictor
 from alm_plugin.models.registry import DEFAULT, load_model
 from alm_plugin.nodes.delay import Delay
-from alm_plugin.nodes.guard import mend
 from alm_plugin.nodes.strip import Strip
 from alm_plugin.units import db_to_factor, ms_to_samples
 
@@ -139,10 +140,12 @@ class Mixer:
             raise ParameterError(f"strips must map channel names to Strips, got {type(strips).__name__}")
         if not 1 <= len(strips) <= MAX_CHANNELS:
             raise ParameterError(f"strips must hold 1 to {MAX_CHANNELS} channels, got {len(strips)}")
-        if channels not in (1, 2):
+        if channels not in (1, 2) or not isinstance(channels, int) or isinstance(channels, bool):
             raise ParameterError(f"channels must be 1 or 2, got {channels!r}")
-        if ceiling_db is not None and not -60.0 <= ceiling_db < 0.0:
+        if ceiling_db is not None and (not isinstance(ceiling_db, Real) or not -60.0 <= ceiling_db < 0.0):
             raise ParameterError(f"ceiling_db must be in [-60, 0) or None, got {ceiling_db}")
+        if automation is not None and not isinstance(automation, Automation):
+            raise ParameterError(f"automation must be an Automation or None, got {automation!r}")
         self.channels = channels
         self.ceiling_db = ceiling_db
         self.zero_latency = zero_latency
@@ -168,7 +171,7 @@ class Mixer:
 
     @strength.setter
     def strength(self, percent: float) -> None:
-        if not 0.0 <= percent <= 100.0:
+        if not isinstance(percent, Real) or not 0.0 <= percent <= 100.0:
             raise ParameterError(f"strength must be in [0, 100] %, got {percent}")
         self._strength = float(percent)
 
@@ -181,6 +184,9 @@ class Mixer:
         if name not in self._strips:
             raise ParameterError(f"channel must be one of {', '.join(self._strips)}, got {name!r}")
         return self._strips[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._strips)
 
     def __contains__(self, name: object) -> bool:
         return name in self._strips
@@ -219,6 +225,8 @@ class Mixer:
         if self._stream is not None:
             self._stream.remove(name)
         del self._strips[name]
+        if self._stream is not None:
+            self._stream.align()
         return strip
 
     def panic(self) -> None:
@@ -309,6 +317,8 @@ class Mixer:
                 self[name]
             given = dict(tracks)
         else:
+            if not isinstance(tracks, (np.ndarray, Sequence)):
+                raise ParameterError(f"tracks must be a dict, a list or an array, got {type(tracks).__name__}")
             if isinstance(tracks, np.ndarray) and tracks.ndim != 2:
                 raise ParameterError(f"tracks must have shape (channels, samples), got {tracks.shape}")
             if len(tracks) != len(self._strips):
@@ -371,7 +381,7 @@ class _Stream:
         self.bus_delay: dict[str, Delay] = {}
         for name in self.strips:
             self._start(name)
-        self._align()
+        self.align()
 
     def _start(self, name: str) -> None:
         """Get a strip ready, and its gain to where the human has it."""
@@ -381,8 +391,12 @@ class _Stream:
         self.applied_db[name] = self._wanted(name, 0.0, None, self.position / self.sample_rate)
         strip.gain.jump(self.applied_db[name])
 
-    def _align(self) -> None:
+    def align(self) -> None:
         """Delay every strip to the slowest, before the tap and behind the post chain."""
+        if self.mixer.zero_latency:
+            for name in self.strips:
+                self.mixer._refuse_latency(name)
+        self.chains = {name: strip.chains for name, strip in self.strips.items()}
         pre = {name: strip.pre_latency_samples for name, strip in self.strips.items()}
         post = {name: strip.post_latency_samples for name, strip in self.strips.items()}
         for delays, latencies in ((self.tap_delay, pre), (self.bus_delay, post)):
@@ -396,19 +410,21 @@ class _Stream:
         self.widths[name] = 0
         self.front_end.add_channel()
         self.predictor.add_channel(self.strips[name].role)
-        self.curves[name] = array("f", [np.nan]) * (self.frame + 1)
+        # One that has been there before keeps what it was.
+        curve = self.curves.setdefault(name, array("f"))
+        curve.extend([np.nan] * (self.frame + 1 - len(curve)))
         self._start(name)
         if self.position < self.clock.boundary(self.frame + 1, self.sample_rate):
             self.curves[name][-1] = self.applied_db[name]  # it joins in the middle of this frame
-        self._align()
+        self.align()
 
     def _admit(self, name: str, width: int) -> None:
         """Learn a channel's width from its first block; until then it has been silent."""
-        self.widths[name] = width
         strip = self.strips[name]
         strip.prepare(self.sample_rate, width)
+        self.widths[name] = width
         strip.gain.jump(self.applied_db[name])
-        self._align()
+        self.align()
 
     def remove(self, name: str) -> None:
         index = list(self.strips).index(name)
@@ -429,6 +445,8 @@ class _Stream:
         for name, block in blocks.items():
             if not self.widths[name]:
                 self._admit(name, block.shape[0])
+        if self.chains != {name: strip.chains for name, strip in self.strips.items()}:
+            self.align()
 
     def process(self, blocks: Mapping[str, Audio], mix: Audio) -> None:
         samples = mix.shape[1]
@@ -485,6 +503,8 @@ class _Stream:
         slack = ms_to_samples(self.clock.slack_ms, self.sample_rate)
         ramp = ms_to_samples(self.clock.ramp_ms, self.sample_rate)
         for index, (name, strip) in enumerate(self.strips.items()):
+            if strip.role != self.predictor.roles[index]:
+                self.predictor.set_role(index, strip.role)
             if self.frame > 0:
                 gain_db = self._wanted(name, float(self.predictor.gain_db[index]), self.applied_db[name], time_s)
                 if gain_db != self.applied_db[name]:
@@ -497,10 +517,11 @@ class _Stream:
         strip = self.strips[name]
         curve = self.mixer.automation_in
         drawn = None if curve is None else curve.at(name, time_s)
-        if drawn is not None and strip.lock_db is None:
-            return drawn
-        if self.mixer.freeze and previous_db is not None and strip.lock_db is None:
-            return previous_db
+        if strip.lock_db is None:
+            if self.mixer.freeze and previous_db is not None:
+                return previous_db
+            if drawn is not None:
+                return drawn
         frame_s = self.clock.f2_ms / 1000.0
         return float(np.float32(strip.law(model_db, self.mixer.strength, previous_db, frame_s)))
 
@@ -510,7 +531,7 @@ class _Stream:
 
         position = self.position - mix.shape[1]
         block = Block(position, self.sample_rate, lock(inputs), lock(taps), lock(outputs), _read_only(mix))
-        for observer in self.mixer.observers:
+        for observer in list(self.mixer.observers):
             try:
                 observer(block)
             except Exception as error:

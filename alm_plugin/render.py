@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import soundfile
+import soxr
 from numpy.typing import NDArray
-from pedalboard.io import StreamResampler
 
-from alm_plugin.data import staged
+from alm_plugin.data import reason_of, staged
 from alm_plugin.errors import AudioFileError, ParameterError
 from alm_plugin.features.clock import check_sample_rate
 from alm_plugin.features.front_end import MAX_CHANNELS
@@ -59,7 +60,7 @@ class Track:
         return -(-self.frames * sample_rate // self.sample_rate)
 
 
-def find_tracks(paths: Iterable[str | Path]) -> list[Track]:
+def find_tracks(paths: str | Path | Iterable[str | Path]) -> list[Track]:
     """Tracks in files and folders, L/R pairs of mono files joined, sorted by name within each folder.
 
     Raises
@@ -70,9 +71,9 @@ def find_tracks(paths: Iterable[str | Path]) -> list[Track]:
         For none or more than 64 tracks.
     """
     files: list[Path] = []
-    for given in map(Path, paths):
+    for given in map(Path, [paths] if isinstance(paths, (str, Path)) else paths):
         if given.is_dir():
-            found = sorted(p for p in given.iterdir() if p.suffix.lower() in READABLE and not p.name.startswith("."))
+            found = sorted(p for p in given.iterdir() if _is_track(p))
             if not found:
                 raise AudioFileError(f"{given}: expected a folder with {', '.join(READABLE)} files, got none")
             files += found
@@ -92,14 +93,19 @@ def find_tracks(paths: Iterable[str | Path]) -> list[Track]:
     return tracks
 
 
+def _is_track(path: Path) -> bool:
+    return path.suffix.lower() in READABLE and not path.name.startswith(".") and not path.is_dir()
+
+
 def _inspect(path: Path) -> Track:
     if not path.exists():
         raise AudioFileError(f"{path}: expected an audio file or a folder, got nothing there")
-    if path.stat().st_size == 0:
+    if path.is_file() and path.stat().st_size == 0:
         raise AudioFileError(f"{path}: expected audio, got an empty file")
     try:
+        _refuse_strangers(path)
         info = soundfile.info(path)
-    except (soundfile.SoundFileError, OSError) as error:
+    except (soundfile.SoundFileError, OSError, UnicodeError) as error:
         raise AudioFileError(f"{path}: expected audio ({', '.join(READABLE)}), got {reason_of(error)}") from None
     if info.frames == 0:
         raise AudioFileError(f"{path}: expected at least one sample, got a track of length zero")
@@ -112,24 +118,26 @@ def _inspect(path: Path) -> Track:
     return Track(path.stem, (path,), info.samplerate, info.frames, info.channels)
 
 
-def reason_of(error: Exception) -> str:
-    """Say what an error says last, in a few words: the file is named elsewhere."""
-    text = getattr(error, "strerror", None) or str(error).rsplit(": ", 1)[-1]
-    return text.strip().rstrip(".").lower() or type(error).__name__
+def _refuse_strangers(path: Path) -> None:
+    # libsndfile takes what it does not know for MP3, and libmpg123 then prints to the terminal.
+    with path.open("rb") as file:
+        start = file.read(4)
+    is_mp3 = start[:3] == b"ID3" or (start[:1] == b"\xff" and start[1:2] >= b"\xe0")
+    if (
+        path.suffix.lower() in READABLE
+        and not is_mp3
+        and start not in (b"RIFF", b"RIFX", b"RF64", b"fLaC", b"FORM", b"OggS")
+    ):
+        raise AudioFileError(f"{path}: expected audio ({', '.join(READABLE)}), got something else")
 
 
-_SIDE = re.compile(r"^(?P<name>.*?)(?:[ _.-]+(?P<side>l|r|left|right)|(?P<glued>(?<=[a-z0-9])[LR]))$", re.IGNORECASE)
+# "gtr_L", "keys (R)", "oh.left", "bassLeft", "OHL": a word, or a capital glued to the name.
+_SIDE = re.compile(r"^(.+?)(?:[ _.-]+\(?(l|r|left|right)\)?|((?-i:L|R|Left|Right)))$", re.IGNORECASE)
 
 
 def _side_of(name: str) -> tuple[str, str] | None:
     match = _SIDE.match(name)
-    if match is None or not match["name"]:
-        return None
-    side = match["side"] or match["glued"]
-    # Glued to the name, only a capital after a small letter or digit is a side: "gtrL", but not "vocal".
-    if match["glued"] and not (side.isupper() and not match["name"][-1].isupper()):
-        return None
-    return match["name"], side[0].upper()
+    return match and (match[1], (match[2] or match[3])[0].upper())
 
 
 def _pair(tracks: Sequence[Track]) -> list[Track]:
@@ -164,7 +172,7 @@ class _Reader:
         self._files = [stack.enter_context(soundfile.SoundFile(path)) for path in track.paths]
         self._resampler = None
         if track.sample_rate != sample_rate:
-            self._resampler = StreamResampler(track.sample_rate, sample_rate, track.width)
+            self._resampler = soxr.ResampleStream(track.sample_rate, sample_rate, track.width, dtype="float32")
         self._ready = np.zeros((track.width, 0), np.float32)
         self._read = 0
         self._ended = False
@@ -196,9 +204,11 @@ class _Reader:
             raise AudioFileError(f"{self.track.paths[0]}: expected finite samples, got {value} at sample {at}")
         self._read += raw.shape[1]
         self._ended = raw.shape[1] == 0
+        if self._ended and self._read != self.track.frames:
+            raise AudioFileError(f"{self.track.paths[0]}: expected {self.track.frames} samples, got {self._read}")
         if self._resampler is None:
             return raw
-        return self._resampler.process(None if self._ended else raw)
+        return np.ascontiguousarray(self._resampler.resample_chunk(raw.T, last=self._ended).T)
 
 
 def _read(file: soundfile.SoundFile, position: int) -> Audio:
@@ -234,6 +244,8 @@ def check_output(path: Path, bits: int | None) -> tuple[str, str]:
     if container == "OGG":
         return container, "VORBIS"
     depth = bits or (24 if container == "FLAC" else 32)
+    if depth not in (16, 24, 32):
+        raise AudioFileError(f"{path}: expected 16, 24 or 32 bits, got {bits}")
     if depth == 32 and container == "FLAC":
         raise AudioFileError(f"{path}: expected 16 or 24 bits for FLAC, got 32")
     return container, {16: "PCM_16", 24: "PCM_24", 32: "FLOAT"}[depth]
@@ -242,14 +254,23 @@ def check_output(path: Path, bits: int | None) -> tuple[str, str]:
 class _Writer:
     """An audio file being written; 16-bit files get triangular dither of one step either way."""
 
-    def __init__(self, path: Path, temporary: Path, sample_rate: int, width: int, bits: int | None) -> None:
+    def __init__(
+        self, path: Path, temporary: Path, sample_rate: int, width: int, bits: int | None, samples: int
+    ) -> None:
         self.path, self.temporary = path, temporary
         container, subtype = check_output(path, bits)
+        # The sizes inside these formats have 32 bits.
+        if container in ("WAV", "AIFF") and samples * width * 4 > 0xFFFF_0000:
+            if container == "AIFF":
+                raise AudioFileError(
+                    f"{path}: expected less than 4 GB for AIFF, got {samples} samples; use WAV or FLAC"
+                )
+            container = "RF64"
         self._dither = np.random.default_rng(0) if subtype == "PCM_16" else None
         self._written = 0
         try:
             self._file = soundfile.SoundFile(temporary, "w", sample_rate, width, subtype, format=container)
-        except (soundfile.SoundFileError, OSError) as error:
+        except (soundfile.SoundFileError, OSError, UnicodeError) as error:
             raise AudioFileError(f"{path}: expected to write it, got {reason_of(error)}") from None
 
     def write(self, audio: Audio) -> None:
@@ -260,7 +281,9 @@ class _Writer:
             self._file.write(audio.T)
         except (soundfile.SoundFileError, OSError, AssertionError) as error:
             self._file.close()
-            raise AudioFileError(f"{self.path}: expected to write it whole, got {reason_of(error)}") from None
+            is_full = shutil.disk_usage(self.path.parent).free < 1 << 20
+            reason = "no space left on device" if is_full else reason_of(error)
+            raise AudioFileError(f"{self.path}: expected to write it whole, got {reason}") from None
         self._written += audio.shape[1]
 
     def close(self) -> None:
@@ -344,6 +367,7 @@ def render_files(
     sample_rate: int | None = None,
     bits: int | None = None,
     stems_dir: str | Path | None = None,
+    also: Mapping[Path, Callable[[Path], None]] | None = None,
     progress: Progress | None = None,
 ) -> RenderReport:
     """Mix files into a file.
@@ -362,6 +386,8 @@ def render_files(
         32 is float; default 32, for FLAC 24. 16 is dithered.
     stems_dir : path, optional
         Existing folder for each channel as it stands in the mix before panning, named as the channel.
+    also : dict of path to callable, optional
+        Other files that belong to the mix: each callable is given a temporary name to write to, after all sound.
     progress : callable, optional
 
     Returns
@@ -371,30 +397,28 @@ def render_files(
     Raises
     ------
     AudioFileError, ParameterError
-        With one line that says what; `output` and `stems_dir` are then as they were.
+        With one line that says what; all files are then as they were.
     """
     output = Path(output)
+    if not tracks:
+        raise ParameterError("tracks must hold at least one, got none")
     rate = max(t.sample_rate for t in tracks) if sample_rate is None else check_sample_rate(sample_rate)
     total = max(t.samples_at(rate) for t in tracks)
     check_output(output, bits)
-    for track in tracks:
-        for path in track.paths:
-            if output.exists() and path.samefile(output):
-                raise AudioFileError(
-                    f"{output}: expected an output that is none of the tracks, got track {track.name!r}"
-                )
+    stems = {} if stems_dir is None else {t.name: Path(stems_dir) / f"{t.name}{output.suffix}" for t in tracks}
+    also = also or {}
+    _refuse_overlap([output, *stems.values(), *also], tracks)
     listener = _Listener(mixer, tracks, rate)
     mixer.observers.append(listener)
     try:
         with ExitStack() as stack:
             readers = {track.name: _Reader(track, rate, stack) for track in tracks}
-            writers = [_Writer(output, stack.enter_context(staged(output)), rate, mixer.channels, bits)]
-            stems: dict[str, _Writer] = {}
-            if stems_dir is not None:
-                for track in tracks:
-                    path = Path(stems_dir) / f"{track.name}{output.suffix}"
-                    stems[track.name] = _Writer(path, stack.enter_context(staged(path)), rate, track.width, bits)
-                writers += stems.values()
+            others = {path: stack.enter_context(staged(path)) for path in also}
+            whole = _Writer(output, stack.enter_context(staged(output)), rate, mixer.channels, bits, total)
+            parts = {}
+            for track in tracks if stems else ():
+                path = stems[track.name]
+                parts[track.name] = _Writer(path, stack.enter_context(staged(path)), rate, track.width, bits, total)
             mixer.reset()
             latency, done, written = None, 0, 0
             while latency is None or done < total + latency:
@@ -405,17 +429,35 @@ def render_files(
                 latency = mixer.reported_latency_samples
                 skip = min(max(0, latency - done), samples)
                 done += samples
-                writers[0].write(mix[:, skip:])
-                for name, writer in stems.items():
+                whole.write(mix[:, skip:])
+                for name, writer in parts.items():
                     writer.write(listener.outputs[name][:, skip:])
                 written += samples - skip
                 if progress:
                     progress(written, total)
-            for writer in writers:
+            for writer in (whole, *parts.values()):
                 writer.close()
+            for path, write in also.items():
+                write(others[path])
     finally:
         mixer.observers.remove(listener)
     return _report(output, rate, total, mixer, tracks, listener)
+
+
+def _refuse_overlap(outputs: Sequence[Path], tracks: Sequence[Track]) -> None:
+    """See to it that no output is one of the tracks, another output, or no file at all."""
+    seen: set[Path] = set()
+    for path in outputs:
+        if not path.parent.is_dir():
+            raise AudioFileError(f"{path}: expected an existing folder, got {path.parent}")
+        if path.is_dir():
+            raise AudioFileError(f"{path}: expected a file, got a folder")
+        for track in tracks:
+            if any(path.exists() and path.samefile(source) for source in track.paths):
+                raise AudioFileError(f"{path}: expected an output that is none of the tracks, got track {track.name!r}")
+        if path.resolve() in seen:
+            raise AudioFileError(f"{path}: expected outputs to differ, got this one twice")
+        seen.add(path.resolve())
 
 
 def _report(

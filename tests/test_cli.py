@@ -1,4 +1,6 @@
 import json
+import os
+import signal
 import subprocess
 import sys
 import tomllib
@@ -204,7 +206,7 @@ def test_bad_csv_is_named_by_line(tmp_path, text, says):
         (["--sample-rate", "0"], "sample_rate must be a whole number in [8000, 192000] Hz, got 0"),
         (["--automation-in", "none.csv"], "none.csv: expected a CSV file"),
         (["--automation", "no/such/gains.csv"], "expected an existing folder"),
-        (["--stems-out", "stems/kick.wav"], "stems/kick.wav: File exists"),
+        (["--stems-out", "stems/kick.wav"], "stems/kick.wav: file exists"),
     ],
 )
 def test_bad_arguments_are_one_line_and_status_2(stems, tmp_path, monkeypatch, capsys, arguments, says):
@@ -242,7 +244,73 @@ def test_faults_and_a_bent_mix_are_said(stems, tmp_path, monkeypatch, capsys):
     assert run("mix", stems, "-o", tmp_path / "mix.wav", "--lock", "kick=24") == 0
     said = capsys.readouterr().out
     assert "The ceiling bent" in said
-    assert "model: 60 faults; the last good gains held." in said
+    assert "model: 60 faults; the sound went on." in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["-o", "mix.wav", "--stems-out", "stems"], "kick.wav: expected an output that is none of the tracks"),
+        (["-o", "mix.wav", "--automation", "stems/kick.wav"], "none of the tracks, got track 'kick'"),
+        (["-o", "mix.wav", "--automation", "mix.wav"], "mix.wav: expected outputs to differ, got this one twice"),
+        (["-o", "kick.wav", "--stems-out", "."], "kick.wav: expected outputs to differ, got this one twice"),
+        (["-o", "mix.wav", "--automation", "stems"], "stems: expected a file, got a folder"),
+        (["-o", "mix.wav", "--automation", ""], ".: expected a file, got a folder"),
+    ],
+)
+def test_outputs_overwrite_neither_tracks_nor_each_other(stems, tmp_path, monkeypatch, capsys, arguments, says):
+    monkeypatch.chdir(tmp_path)
+    (stems / "gtr.flac").unlink()
+    before = {path.name: path.read_bytes() for path in stems.iterdir()}
+    assert run("mix", "stems", *arguments) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.count("\n") == 1
+    assert {path.name: path.read_bytes() for path in stems.iterdir()} == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["stems"]
+
+
+def test_wrong_options_are_one_line_and_status_2(stems, capsys):
+    with pytest.raises(SystemExit) as left:
+        run("mix", stems, "-o", "mix.wav", "--bits", "8")
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("alm mix: argument --bits: invalid choice")
+    assert said.count("\n") == 1
+
+
+def test_a_trim_and_a_curve_for_one_channel_contradict(stems, tmp_path, capsys):
+    (tmp_path / "gains.csv").write_text("time_s,kick\n0,0\n\n")
+    arguments = ["--automation-in", tmp_path / "gains.csv", "--trim", "kick=6"]
+    assert run("mix", stems, "-o", tmp_path / "mix.wav", *arguments) == 2
+    assert "--trim kick must not meet a curve of it: edit the curve, got +6" in capsys.readouterr().err
+
+
+def test_names_are_printed_as_they_are(tmp_path, capsys):
+    soundfile.write(tmp_path / "[red]:smile:.wav", 0.1 * np.ones(4_800), 48_000)
+    assert run("mix", tmp_path, "-o", tmp_path / "[bold]mix.wav") == 0
+    said = capsys.readouterr().out
+    assert "[red]:smile:" in said
+    assert "[bold]mix.wav" in said.replace("\n", "").replace(" ", "")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="signals are POSIX")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_a_closed_terminal_leaves_nothing_half_written(tmp_path, name, capsys, monkeypatch):
+    soundfile.write(tmp_path / "a.wav", np.zeros(480_000), 48_000)
+    process = Mixer.process
+
+    def closed(self, *arguments, **options):
+        if self.automation.times_s.size > 20:
+            os.kill(os.getpid(), getattr(signal, name))
+        return process(self, *arguments, **options)
+
+    monkeypatch.setattr(Mixer, "process", closed)
+    handler = signal.getsignal(getattr(signal, name))
+    assert run("mix", tmp_path / "a.wav", "-o", tmp_path / "mix.wav") == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "alm: stopped, nothing written"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.wav"]
+    assert signal.getsignal(getattr(signal, name)) == handler
 
 
 def test_bad_files_are_one_line_and_status_2(tmp_path, capsys):

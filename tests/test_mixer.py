@@ -154,6 +154,7 @@ def test_input_that_is_refused_leaves_the_stream_as_it_was(rng, reset):
     with pytest.raises(ParameterError):
         mixer.process([x[0], x[1, :7]], RATE, reset=reset)
     np.testing.assert_array_equal(np.concatenate([first, mixer.process(x[:, 5_000:], RATE, reset=False)], axis=1), want)
+    assert len(mixer.automation.times_s) == 4
 
 
 def test_a_newcomer_is_lined_up_with_the_others_and_begins_on_its_curve():

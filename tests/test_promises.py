@@ -454,6 +454,63 @@ def test_a_channel_that_comes_does_not_disturb_what_is_on_its_way(zam):
     np.testing.assert_allclose(np.concatenate(out, axis=1)[0, 480:], 2 * tone[:-480], atol=1e-4)
 
 
+def test_latency_that_comes_and_goes_is_lined_up_again():
+    from pedalboard_native._internal import AddLatency
+
+    def click(at):
+        x = np.zeros(1_000, np.float32)
+        x[at] = 0.25
+        return x
+
+    mixer = Mixer({"a": Strip([AddLatency(100)]), "b": Strip()}, "unity", 1)
+    mixer.process([click(0), click(0)], RATE, reset=False)
+    del mixer["a"].pre[0]
+    mixer.process([click(0), click(0)], RATE, reset=False)
+    out = mixer.process([click(50), click(50)], RATE, reset=False)
+    assert mixer.reported_latency_samples == 0
+    assert np.flatnonzero(out[0]).tolist() == [50]
+    mixer["b"].pre.append(AddLatency(30))
+    mixer.process([click(0), click(0)], RATE, reset=False)
+    out = mixer.process([click(50), click(50)], RATE, reset=False)
+    assert mixer.reported_latency_samples == 30
+    assert np.flatnonzero(out[0]).tolist() == [80]
+    mixer.remove("b")
+    out = mixer.process([click(50)], RATE, reset=False)
+    assert np.flatnonzero(out[0]).tolist() == [50]
+
+
+def test_zero_latency_holds_while_running():
+    from pedalboard_native._internal import AddLatency
+
+    from alm_plugin import LatencyError
+
+    mixer = Mixer({"a": Strip()}, "unity", zero_latency=True)
+    mixer.process([np.zeros(100, np.float32)], RATE, reset=False)
+    mixer["a"].pre.append(AddLatency(30))
+    with pytest.raises(LatencyError, match="strip 'a' must add no latency with zero_latency=True, got 30 samples"):
+        mixer.process([np.zeros(100, np.float32)], RATE, reset=False)
+
+
+def test_a_role_changed_while_running_reaches_the_model():
+    mixer = Mixer({"a": Strip(role="vocals"), "b": Strip(role="vocals")})
+    tone = np.full((2, RATE * 6), 0.1, np.float32) * np.sign(np.sin(np.arange(RATE * 6) * 0.1)).astype(np.float32)
+    mixer.process(tone, RATE, reset=False)
+    mixer["b"].role = "bass"
+    mixer.process(tone, RATE, reset=False)
+    gains = mixer.automation.gains_db
+    assert gains["a"][-1] - gains["b"][-1] > 4.0
+
+
+def test_a_channel_that_comes_back_keeps_its_curve():
+    mixer = Mixer({"a": Strip(trim_db=-3.0), "b": Strip()}, "unity")
+    mixer.process(np.zeros((2, 4_800), np.float32), RATE, reset=False)
+    strip = mixer.remove("a")
+    mixer.process(np.zeros((1, 4_800), np.float32), RATE, reset=False)
+    mixer.add("a", strip)
+    mixer.process(np.zeros((2, 4_800), np.float32), RATE, reset=False)
+    np.testing.assert_array_equal(mixer.automation.gains_db["a"], [-3.0, -3.0, np.nan, np.nan, -3.0, -3.0])
+
+
 # ---- 6. the human wins -----------------------------------------------------------------------------------------------
 
 
@@ -582,7 +639,7 @@ def test_freeze_holds_the_gains():
 # ---- 7. never silence, never noise -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38])
 def test_bad_samples_are_mended_and_counted(bad):
     tracks = band(2, 1.0)
     clean = mixer_for(tracks, "loudness").process(tracks, RATE)
@@ -593,7 +650,7 @@ def test_bad_samples_are_mended_and_counted(bad):
     assert np.isfinite(mix).all()
     assert mixer.faults == {"input ch0": 3}
     assert not np.isnan(hurt["ch0"][0, 19_999])
-    assert np.isnan(hurt["ch0"][0, 20_001]) or np.isinf(hurt["ch0"][0, 20_001]), "the caller's array is his own"
+    assert not abs(hurt["ch0"][0, 20_001]) < 1e6 or np.isinf(hurt["ch0"][0, 20_001]), "the caller's array is his own"
     assert np.abs(mix - clean).max() < 2.0
 
 

@@ -249,7 +249,8 @@ def test_progress_ends_at_the_end(tmp_path):
     write(tmp_path / "a.wav", tone(440, 1.0, 48_000))
     tracks = find_tracks([tmp_path / "a.wav"])
     seen = []
-    render_files(tracks, tmp_path / "mix.wav", unity(tracks), progress=lambda done, total: seen.append((done, total)))
+    mixer = Mixer({"a": Strip([AddLatency(100)])}, "unity")
+    render_files(tracks, tmp_path / "mix.wav", mixer, progress=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (48_000, 48_000)
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from alm_plugin.data import staged
+from alm_plugin.data import reason_of, staged
 from alm_plugin.errors import AudioFileError
 from alm_plugin.mixer import Automation
-from alm_plugin.render import reason_of
 
 RANGE_DB = (-120.0, 60.0)
 
@@ -44,12 +43,15 @@ def read_csv(path: str | Path) -> Automation:
     path = Path(path)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.reader(file))
+            rows = [[cell.strip() for cell in row] for row in csv.reader(file)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = reason_of(error) if isinstance(error, OSError) else "something else"
         raise AudioFileError(f"{path}: expected a CSV file of gain curves, got {reason}") from None
+    while rows and not any(rows[-1]):
+        rows.pop()
     header = rows[0] if rows else []
-    if len(header) < 2 or header[0] != "time_s" or len(set(header)) != len(header) or "" in header:
+    names = header[1:]
+    if not names or header[0] != "time_s" or len(set(names)) != len(names) or "" in names:
         raise AudioFileError(
             f"{path}: expected a header time_s,<channel>,... without repeats, got {','.join(header)!r}"
         )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from alm_plugin.errors import AudioTypeError, ParameterError
 from alm_plugin.features import activity, levels, log_mel, resample
 from alm_plugin.features.clock import FEATURE_RATE, MULTI_RATE, ModelClock, check_sample_rate
+from alm_plugin.features.guard import mend
 
 MAX_CHANNELS = 64
 PATCH_COLUMNS = 96
@@ -80,6 +81,8 @@ class FrontEnd:
 
     def __init__(self, sample_rate: int, clock: ModelClock = MULTI_RATE, channels: int | None = None) -> None:
         self.sample_rate = check_sample_rate(sample_rate)
+        if not isinstance(clock, ModelClock):
+            raise ParameterError(f"clock must be a ModelClock, got {clock!r}")
         self.clock = clock
         self._polyphase = resample.design(self.sample_rate)
         self._history = self._polyphase.taps.shape[1]
@@ -154,7 +157,7 @@ class FrontEnd:
         Returns
         -------
         Features
-            Of the frames that ended within this block; possibly none.
+            Of the frames that ended within this block; possibly none. NaN and infinities are heard as silence.
 
         Raises
         ------
@@ -163,7 +166,8 @@ class FrontEnd:
         AudioTypeError
             For anything but 32-bit or 64-bit floats.
         """
-        blocks = [as_block(track, f"track {index}") for index, track in enumerate(tracks)]
+        # One NaN would stay in the filters for good.
+        blocks = [mend(as_block(track, f"track {index}"))[0] for index, track in enumerate(tracks)]
         if not self.channels:
             self._resize(len(blocks))
         if len(blocks) != self.channels:
@@ -237,7 +241,6 @@ class FrontEnd:
             self._spectrum,
             columns,
         )
-        self._scratch[:, log_mel.WINDOW :] = 0.0
         self._powers[:, self.frame % self._powers.shape[1]] = self._squares[:, 1]
         levels.running_loudness(self._powers, self._loudness)
         out.levels[:, index, 0] = np.sqrt(self._squares[:, 0])
@@ -289,4 +292,5 @@ def as_block(track: NDArray, name: str) -> NDArray[np.float32]:
         track = track[None, :]
     if track.ndim != 2 or track.shape[0] not in (1, 2):
         raise ParameterError(f"{name} must have shape (samples,), (1, samples) or (2, samples), got {track.shape}")
-    return np.ascontiguousarray(track, np.float32)
+    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is mended as that
+        return np.ascontiguousarray(track, np.float32)

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from alm_plugin.features.levels import FLOOR_LUFS
-from alm_plugin.models.contract import LOUDNESS, Array, ModelMetadata, State
+from alm_plugin.models.contract import LOUDNESS, POWER, Array, ModelMetadata, State
 from alm_plugin.models.roles import GROUP_BUDGET_LU, GROUPS, ROLE_GROUP, ROLE_OFFSET_LU
 
 LEAD_LUFS = -25.0
@@ -23,11 +22,16 @@ MEMORY_S = 10.0
 SHARE_MEMORY_S = 5.0
 """Time constant of a channel's share of its group, so that a tom fill does not pull the kick down."""
 
-RESTING_LU = -10.0
-"""A channel this far under its accumulated loudness rests, or carries only its neighbours: it hardly counts."""
+AUDIBLE_LUFS = -55.0
+"""Under this a channel is an open microphone, not a player: nothing is learnt from it and its gain stays."""
 
-ENTRY_LU = 10.0
-"""A channel this far over its accumulated loudness has just come in."""
+RESTING_LU = -10.0
+"""A channel this far under its accumulated loudness rests, or carries only its neighbours: the longer it has been heard
+playing, the less that counts."""
+
+ENTRY_LU, ENTRY_FRAMES = 10.0, 4
+"""A channel this far over its accumulated loudness in so many frames, one forgotten a second, has come in; in fewer it
+was a knock or a pop."""
 
 RISE_DB_PER_S, FALL_DB_PER_S = 3.0, 30.0
 """Up slowly: who has not played yet is heard as the bleed in his microphone, and his entry must not find the gain that
@@ -40,8 +44,9 @@ _UNKNOWN = GROUPS.index("unknown")
 class Loudness:
     """Causal equal K-weighted loudness; with roles, group budgets.
 
-    State, a row per channel: `role` (its code, -1 for none), `power` (accumulated gated power), `heard` (frames in it),
-    `share_lu` (smoothed share of the group), `gain_db` (last gain).
+    State, a row per channel: `role` (its code, -1 for none), `power` (accumulated gated power), `heard` (frames of
+    playing in it), `louder` (frames of a possible entry), `share_lu` (smoothed share of the group), `gain_db` (last
+    gain).
     """
 
     metadata = ModelMetadata("loudness", training_data="none: a rule", licence="GPL-3.0-or-later")
@@ -56,6 +61,7 @@ class Loudness:
             "role": np.full(channels, -1, np.int64),
             "power": np.zeros(channels),
             "heard": np.zeros(channels),
+            "louder": np.zeros(channels),
             "share_lu": np.zeros(channels),
             "gain_db": np.zeros(channels),
         }
@@ -65,14 +71,24 @@ class Loudness:
         frame_s = self.metadata.clock.f2_ms / 1000.0
         lufs = levels[:, LOUDNESS].astype(np.float64)
         power = 10.0 ** (lufs / 10.0)
-        audible = (lufs > FLOOR_LUFS) & (mask > 0.0)
-        # Who is suddenly that much louder has only been heard as a neighbour's bleed so far: his averaging starts anew.
-        entered = power > state["power"] * 10.0 ** (ENTRY_LU / 10.0)
-        heard = np.where(entered, 0.0, state["heard"]) + audible
-        # 1/n averaging until the memory is full, then exponential forgetting; at a tenth of that pace while resting.
-        weight = np.maximum(1.0 / np.maximum(heard, 1.0), frame_s / MEMORY_S)
-        resting = power < state["power"] * 10.0 ** (RESTING_LU / 10.0)
-        weight = np.where(resting, 0.1 * frame_s / MEMORY_S, weight) * audible
+        audible = (lufs > AUDIBLE_LUFS) & (mask > 0.0)
+        # Who is suddenly that much louder, and stays it, has only been heard as a neighbour's bleed: his averaging
+        # starts anew. Until that is clear nothing is learnt: the running loudness remembers a pop for three seconds.
+        entry = 10.0 ** (ENTRY_LU / 10.0) * state["power"]
+        now = 10.0**-0.0691 * levels[:, POWER]
+        louder = np.where(now > entry, state["louder"] + 1.0, np.maximum(state["louder"] - frame_s, 0.0))
+        entered = audible & (louder >= ENTRY_FRAMES)
+        unclear = (power > entry) & ~entered & (state["heard"] > 0.0)
+        rest = 10.0 ** (RESTING_LU / 10.0) * state["power"]
+        learning = audible & ~unclear
+        heard = np.where(entered, 0.0, state["heard"]) + (learning & (now >= rest))
+        # 1/n averaging until the memory is full, then exponential forgetting; at rest more slowly, down to a tenth.
+        weight = np.where(
+            power < rest,
+            np.maximum(0.5 / np.maximum(heard, 1.0), 0.1 * frame_s / MEMORY_S),
+            np.maximum(1.0 / np.maximum(heard, 1.0), frame_s / MEMORY_S),
+        )
+        weight *= learning
         accumulated = state["power"] + weight * (power - state["power"])
 
         share = self._shares_lu(state["role"], mask)
@@ -87,6 +103,7 @@ class Loudness:
             "role": state["role"],
             "power": accumulated,
             "heard": heard,
+            "louder": np.where(entered, 0.0, louder),
             "share_lu": share,
             "gain_db": gain_db,
         }

@@ -82,6 +82,12 @@ class Predictor:
             (due, np.delete(rows, index, axis=0), np.delete(renewed, index)) for due, rows, renewed in self._pending
         )
 
+    def set_role(self, index: int, role: str | None) -> None:
+        """Change what a channel plays."""
+        self.roles[index] = role
+        if "role" in self._state:
+            self._state["role"][index] = role_codes([role])[0]
+
     def step(self, columns: Array, levels: Array, mask: Array) -> Array:
         """Hear one frame that has ended and predict the gains of the next.
 

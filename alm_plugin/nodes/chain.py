@@ -127,6 +127,11 @@ class Chain(Node, MutableSequence):
         count = f"{len(self)} plugin{'s' * (len(self) != 1)}"
         return f"<alm_plugin.{type(self).__name__} with {count}: {self._items} at {hex(id(self))}>"
 
+    @property
+    def version(self) -> int:
+        """Grows with every change of the list."""
+        return self._version
+
     # ---- a node --------------------------------------------------------------------------------------------------
 
     def prepare(self, sample_rate: int, channels: int) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from alm_plugin.errors import ParameterError
+from alm_plugin.features.guard import mend
 from alm_plugin.models.roles import check_role
 from alm_plugin.nodes.chain import Chain
 from alm_plugin.nodes.gain import MAX_GAIN_DB, Gain
-from alm_plugin.nodes.guard import mend
 from alm_plugin.nodes.node import Audio, Node, Parameter, in_range
 from alm_plugin.nodes.pan import Pan
 
@@ -306,6 +306,11 @@ class Strip(Node):
     def post_latency_samples(self) -> int:
         """Delay of the post chain."""
         return self._post.reported_latency_samples
+
+    @property
+    def chains(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Something that differs after any change of the chains."""
+        return (id(self._pre), self._pre.version), (id(self._post), self._post.version)
 
     @property
     def latency_names(self) -> list[tuple[str, int]]:

@@ -170,6 +170,13 @@ def test_an_added_channel_was_silent_before(rng):
     assert third.levels[0, 0, 2] == pytest.approx(second.levels[1, -1, 2], abs=1.0)
 
 
+def test_nan_is_heard_as_silence_and_forgotten(rng):
+    x = rng.standard_normal((1, 9_600)).astype(np.float32)
+    hurt, silent = x.copy(), x.copy()
+    hurt[0, 3_000:3_100], silent[0, 3_000:3_100] = np.nan, 0.0
+    np.testing.assert_array_equal(FrontEnd(48_000).process(hurt).levels, FrontEnd(48_000).process(silent).levels)
+
+
 def test_reset_starts_again(rng):
     x = rng.standard_normal((2, 10_000)).astype(np.float32)
     front_end = FrontEnd(44_100)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from alm_plugin.features.levels import running_loudness
 from alm_plugin.models.contract import Model
 from alm_plugin.models.loudness import FALL_DB_PER_S, LEAD_LUFS, RISE_DB_PER_S, Loudness
 from alm_plugin.models.predictor import Predictor
@@ -85,6 +86,48 @@ def test_an_entry_after_bleed_is_brought_down_at_once():
     out = (run(lufs) + lufs)[:, 0]
     assert out[60:].max() < LEAD_LUFS + 15.0
     assert out[80:].max() < LEAD_LUFS + 3.0
+
+
+def frames_of(lufs_per_frame):
+    """Levels (frames, 1, 3) with the running loudness that the front end gives."""
+    powers = power(lufs_per_frame)
+    levels = np.zeros((len(powers), 1, 3), np.float32)
+    levels[:, 0, 0], levels[:, 0, 1] = np.sqrt(powers), powers
+    for frame in range(len(powers)):
+        out = np.empty(1)
+        running_loudness(np.pad(powers[max(0, frame - 59) : frame + 1], (0, 1))[None], out)
+        levels[frame, 0, 2] = out[0]
+    return levels
+
+
+def gains_of(lufs_per_frame):
+    predictor = Predictor(Loudness(), [None])
+    columns, active = np.zeros((1, 5, 64), np.float32), np.ones(1, np.float32)
+    return np.array([predictor.step(columns, levels, active)[0] for levels in frames_of(lufs_per_frame)])
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_a_pop_moves_nothing(frames):
+    gains = gains_of(np.concatenate([np.full(100, -40.0), np.full(frames, -3.0), np.full(200, -40.0)]))
+    assert np.abs(gains[100:] - gains[99]).max() < 1.0
+
+
+def test_feedback_is_brought_down_and_forgotten_within_seconds():
+    gains = gains_of(np.concatenate([np.full(400, -30.0), np.full(20, -8.0), np.full(600, -30.0)]))
+    assert gains[419] < gains[399] - 10.0
+    assert abs(gains[419 + 20 * 20] - gains[399]) < 3.0
+
+
+def test_a_drum_that_enters_after_bleed_is_brought_down():
+    hits = np.full(200, -60.0)
+    hits[0::10] = hits[1::10] = -18.0
+    gains = gains_of(np.concatenate([np.full(60, -48.0), hits]))
+    loudness = frames_of(np.concatenate([np.full(60, -48.0), hits]))[:, 0, 2]
+    assert gains[60 + 60] + loudness[60 + 60] < LEAD_LUFS + 3.0
+
+
+def test_an_open_microphone_is_not_turned_up():
+    assert np.abs(gains_of(np.full(400, -60.0))).max() == 0.0
 
 
 def test_channels_follow_a_permutation(rng):
