@@ -31,7 +31,7 @@ class IntegratedLoudness:
         self._widths = np.array([channels])
         self._hop = np.zeros((1, 2, boundary(1, sample_rate, HOP_MS)), np.float32)
         self._squares = np.zeros((1, 2))
-        self._powers = array("d")
+        self._powers = array("f")
         self._position = 0
 
     def process_block(self, x: NDArray[np.float32]) -> None:
@@ -54,7 +54,7 @@ class IntegratedLoudness:
     @property
     def lufs(self) -> float:
         """Loudness of everything heard, ``-inf`` while no block has passed the gates."""
-        hops = np.array(self._powers)
+        hops = np.array(self._powers, np.float64)
         if len(hops) < HOPS_PER_BLOCK:
             return -np.inf
         blocks = np.convolve(hops, np.full(HOPS_PER_BLOCK, 1.0 / HOPS_PER_BLOCK), "valid")
