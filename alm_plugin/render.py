@@ -27,6 +27,9 @@ Audio = NDArray[np.float32]
 READABLE = (".wav", ".flac", ".aif", ".aiff", ".mp3", ".ogg")
 WRITABLE = {".wav": "WAV", ".flac": "FLAC", ".aif": "AIFF", ".aiff": "AIFF", ".ogg": "OGG"}
 BLOCK = 8192
+LARGEST = 0xFFFF_0000
+"""Bytes of sound in a WAV or AIFF file, whose sizes inside have 32 bits."""
+
 MP3_RUN_UP, MP3_BLOCK = 10 * 1152, 65_536
 
 Progress = Callable[[int, int], None]
@@ -204,7 +207,8 @@ class _Reader:
             raise AudioFileError(f"{self.track.paths[0]}: expected finite samples, got {value} at sample {at}")
         self._read += raw.shape[1]
         self._ended = raw.shape[1] == 0
-        if self._ended and self._read != self.track.frames:
+        # The length of an MP3 file is an estimate where its encoder has not written it down.
+        if self._ended and self._read != self.track.frames and self._files[0].format != "MP3":
             raise AudioFileError(f"{self.track.paths[0]}: expected {self.track.frames} samples, got {self._read}")
         if self._resampler is None:
             return raw
@@ -259,8 +263,7 @@ class _Writer:
     ) -> None:
         self.path, self.temporary = path, temporary
         container, subtype = check_output(path, bits)
-        # The sizes inside these formats have 32 bits.
-        if container in ("WAV", "AIFF") and samples * width * 4 > 0xFFFF_0000:
+        if container in ("WAV", "AIFF") and samples * width * 4 > LARGEST:
             if container == "AIFF":
                 raise AudioFileError(
                     f"{path}: expected less than 4 GB for AIFF, got {samples} samples; use WAV or FLAC"

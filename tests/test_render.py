@@ -362,6 +362,38 @@ def test_a_track_is_not_overwritten(tmp_path):
         render_files(tracks, tmp_path / "a-in.wav", unity(tracks))
 
 
+def test_a_track_that_shrinks_while_it_is_read_is_named(tmp_path):
+    write(tmp_path / "a-in.wav", tone(440, 2.0, 48_000), subtype="PCM_16")
+    tracks = find_tracks(tmp_path / "a-in.wav")
+
+    def cut(done, total):
+        os.truncate(tmp_path / "a-in.wav", 60_000)
+
+    with pytest.raises(AudioFileError, match=r"a-in\.wav: expected 96000 samples, got \d+"):
+        render_files(tracks, tmp_path / "mix.wav", unity(tracks), progress=cut)
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "name"), [("OHL", "OHR", "OH"), ("tom (L)", "tom (R)", "tom"), ("bassLeft", "bassRight", "bass")]
+)
+def test_more_spellings_of_sides(tmp_path, left, right, name):
+    write(tmp_path / f"{right}.wav", tone(300, 0.1, 48_000))
+    write(tmp_path / f"{left}.wav", tone(500, 0.1, 48_000))
+    (track,) = find_tracks([tmp_path])
+    assert (track.name, track.paths[0].stem, track.width) == (name, left, 2)
+
+
+def test_more_than_4_gb_become_rf64(tmp_path, monkeypatch):
+    write(tmp_path / "a-in.wav", tone(440, 0.5, 48_000))
+    tracks = find_tracks(tmp_path / "a-in.wav")
+    monkeypatch.setattr("alm_plugin.render.LARGEST", 100_000)
+    render_files(tracks, tmp_path / "mix.wav", unity(tracks))
+    assert soundfile.info(tmp_path / "mix.wav").format == "RF64"
+    with pytest.raises(AudioFileError, match=r"mix\.aiff: expected less than 4 GB for AIFF"):
+        render_files(tracks, tmp_path / "mix.aiff", unity(tracks))
+
+
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, monkeypatch):
     resource = pytest.importorskip("resource", reason="file size limits are POSIX")
     signal = pytest.importorskip("signal")
