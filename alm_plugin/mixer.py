@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numba import njit
@@ -161,6 +162,15 @@ class Mixer:
             for name in self._strips:
                 self._refuse_latency(name)
         self._stream: _Stream | None = None
+        self._sealed = True
+
+    if not TYPE_CHECKING:  # type checkers find misspelt attributes without help, unless they see this
+
+        def __setattr__(self, name: str, value: object) -> None:
+            known = name.startswith("_") or name in self.__dict__ or hasattr(type(self), name)
+            if "_sealed" in self.__dict__ and not known:
+                raise AttributeError(f"'alm_plugin.Mixer' object has no attribute {name!r}")
+            object.__setattr__(self, name, value)
 
     # ---- the console -------------------------------------------------------------------------------------------
 

@@ -125,6 +125,14 @@ def test_strips_and_plugins_are_not_shared():
     assert mixer.names == ["a"]
 
 
+def test_misspelt_attributes_are_refused():
+    mixer = two()
+    with pytest.raises(AttributeError, match="no attribute 'strenght'"):
+        mixer.strenght = 50.0
+    mixer.strength, mixer.freeze = 50.0, True
+    assert list(mixer) == ["a", "b"]
+
+
 def test_wrong_dtype_is_a_type_error():
     with pytest.raises(AudioTypeError, match="track 'b' must be an array of 32-bit or 64-bit floating point audio"):
         two().process([ZERO, ZERO.astype(np.int16)], RATE)
