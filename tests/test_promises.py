@@ -636,6 +636,17 @@ def test_freeze_holds_the_gains():
     assert (gains[20:] == gains[19]).all()
 
 
+def test_freeze_holds_a_drawn_curve_too():
+    curve = Automation(np.array([0.0, 0.2]), {"a": np.float32([-6.0, -20.0])})
+    mixer = Mixer({"a": Strip()}, "unity", automation=curve)
+    tone = np.full((1, 4_800), 0.01, np.float32)
+    mixer.process(tone, RATE, reset=False)
+    mixer.freeze = True
+    for _ in range(3):
+        mixer.process(tone, RATE, reset=False)
+    assert (mixer.automation.gains_db["a"] == -6.0).all()
+
+
 # ---- 7. never silence, never noise -----------------------------------------------------------------------------------
 
 

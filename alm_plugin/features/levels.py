@@ -10,6 +10,12 @@ LOUDNESS_WINDOW_MS = 3_000
 FLOOR_LUFS = -70.0
 """The absolute gate of ITU-R BS.1770, and what a channel reads that has not passed it."""
 
+OFFSET_LU = -0.691
+"""Of BS.1770's eq. 2: what K-weighting adds at 997 Hz is taken off again."""
+
+FLOOR_POWER = 10.0 ** ((FLOOR_LUFS - OFFSET_LU) / 10.0)
+"""K-weighted mean square at the absolute gate."""
+
 RELATIVE_GATE_LU = -10.0
 
 
@@ -75,9 +81,9 @@ def measure(sides, widths, length, coefficients, state, out):
 @njit(cache=True, nogil=True)
 def lufs(mean_square):
     """Loudness of a K-weighted mean square (BS.1770 eq. 2, channel weight 1), not below the absolute gate."""
-    if mean_square <= 1.1724653045822981e-07:
+    if mean_square <= FLOOR_POWER:
         return FLOOR_LUFS
-    return -0.691 + 10.0 * np.log10(mean_square)
+    return OFFSET_LU + 10.0 * np.log10(mean_square)
 
 
 # Gated as in BS.1770 section 5, with one frame as the gating block: the mean of the frames above -70 LUFS sets a
@@ -86,7 +92,7 @@ def lufs(mean_square):
 def running_loudness(history, out):
     """`history` (channels, frames) K-weighted mean squares, in any order; `out` (channels,) LUFS."""
     for channel in range(history.shape[0]):
-        gate = 1.1724653045822981e-07
+        gate = FLOOR_POWER
         loudness = FLOOR_LUFS
         for _ in range(2):
             total = 0.0

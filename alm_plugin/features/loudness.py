@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alm_plugin.features.clock import boundary
-from alm_plugin.features.levels import FLOOR_LUFS, RELATIVE_GATE_LU, k_weighting, lufs, measure
+from alm_plugin.features.levels import FLOOR_POWER, RELATIVE_GATE_LU, k_weighting, lufs, measure
 
 HOP_MS = 100
 HOPS_PER_BLOCK = 4
@@ -58,7 +58,7 @@ class IntegratedLoudness:
         if len(hops) < HOPS_PER_BLOCK:
             return -np.inf
         blocks = np.convolve(hops, np.full(HOPS_PER_BLOCK, 1.0 / HOPS_PER_BLOCK), "valid")
-        blocks = blocks[blocks > 10.0 ** ((FLOOR_LUFS + 0.691) / 10.0)]
+        blocks = blocks[blocks > FLOOR_POWER]
         if not blocks.size:
             return -np.inf
         blocks = blocks[blocks > blocks.mean() * 10.0 ** (RELATIVE_GATE_LU / 10.0)]

@@ -12,13 +12,15 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from alm_plugin.features import log_mel
 from alm_plugin.features.clock import MULTI_RATE, ModelClock
+from alm_plugin.features.front_end import PATCH_COLUMNS as PATCH_COLUMNS
 
 Array = NDArray[np.float32]
 State = dict[str, NDArray]
 """Named arrays, each with the channel as its first dimension: rows can be frozen, permuted, added and removed."""
 
-PATCH_COLUMNS, MEL_BANDS = 96, 64
+MEL_BANDS = log_mel.BANDS
 RMS, POWER, LOUDNESS = 0, 1, 2
 """Columns of `levels`: RMS (linear), K-weighted mean square (linear), gated K-weighted running loudness (LUFS)."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from alm_plugin.features.levels import OFFSET_LU
 from alm_plugin.models.contract import LOUDNESS, POWER, Array, ModelMetadata, State
 from alm_plugin.models.roles import GROUP_BUDGET_LU, GROUPS, ROLE_GROUP, ROLE_OFFSET_LU
 
@@ -75,7 +76,7 @@ class Loudness:
         # Who is suddenly that much louder, and stays it, has only been heard as a neighbour's bleed: his averaging
         # starts anew. Until that is clear nothing is learnt: the running loudness remembers a pop for three seconds.
         entry = 10.0 ** (ENTRY_LU / 10.0) * state["power"]
-        now = 10.0**-0.0691 * levels[:, POWER]
+        now = 10.0 ** (OFFSET_LU / 10.0) * levels[:, POWER]
         louder = np.where(now > entry, state["louder"] + 1.0, np.maximum(state["louder"] - frame_s, 0.0))
         entered = audible & (louder >= ENTRY_FRAMES)
         unclear = (power > entry) & ~entered & (state["heard"] > 0.0)

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from alm_plugin.features.log_mel import LOG_OFFSET
 from alm_plugin.models.contract import MEL_BANDS, PATCH_COLUMNS, Array, Model, State
 from alm_plugin.models.roles import role_codes
 
 logger = logging.getLogger("alm_plugin")
 
 # A patch that lies before the start of the stream is silence.
-_SILENT_COLUMN = np.float32(np.log(0.01))
+_SILENT_COLUMN = np.float32(np.log(LOG_OFFSET))
 
 
 class Predictor:
