@@ -52,14 +52,23 @@ class IntegratedLoudness:
                 self._powers.append(self._squares[0, 1] * self.channels)
 
     @property
+    def hop_powers(self) -> NDArray[np.float64]:
+        """K-weighted power, summed over the channels, of every complete 100 ms so far: (hops,)."""
+        return np.array(self._powers, np.float64)
+
+    @property
     def lufs(self) -> float:
         """Loudness of everything heard, ``-inf`` while no block has passed the gates."""
-        hops = np.array(self._powers, np.float64)
-        if len(hops) < HOPS_PER_BLOCK:
-            return -np.inf
-        blocks = np.convolve(hops, np.full(HOPS_PER_BLOCK, 1.0 / HOPS_PER_BLOCK), "valid")
-        blocks = blocks[blocks > FLOOR_POWER]
-        if not blocks.size:
-            return -np.inf
-        blocks = blocks[blocks > blocks.mean() * 10.0 ** (RELATIVE_GATE_LU / 10.0)]
-        return float(lufs(blocks.mean()))
+        return gated_lufs(self.hop_powers)
+
+
+def gated_lufs(hop_powers: NDArray[np.float64]) -> float:
+    """Integrated loudness of a programme from its K-weighted power every 100 ms, (hops,)."""
+    if len(hop_powers) < HOPS_PER_BLOCK:
+        return -np.inf
+    blocks = np.convolve(hop_powers, np.full(HOPS_PER_BLOCK, 1.0 / HOPS_PER_BLOCK), "valid")
+    blocks = blocks[blocks > FLOOR_POWER]
+    if not blocks.size:
+        return -np.inf
+    blocks = blocks[blocks > blocks.mean() * 10.0 ** (RELATIVE_GATE_LU / 10.0)]
+    return float(lufs(blocks.mean()))

@@ -7,11 +7,15 @@ and `step`; training calls the network itself with whole songs. Both are the sam
                                               + -> context 2 -> GRU -> context 3 -> MLP -> gain
                levels -> Linear -> PReLU -----+
     every F1 frame                            | every F2 frame
+
+With ``gain="memory"`` the last layer does not say the gain but how to keep account of the channel's loudness, and the
+gain is what brings that loudness to where the channel belongs; see `alm_plugin.models.memory`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -22,11 +26,14 @@ from alm_plugin.errors import ParameterError
 from alm_plugin.features.clock import MULTI_RATE, ModelClock
 from alm_plugin.models.context import ContextBlock
 from alm_plugin.models.encoder import VGGish
+from alm_plugin.models.memory import OUTPUTS, LoudnessMemory
 
 HIDDEN = 128
 """Size of the GRU's state (AiLive Mixer, section 2.1)."""
 
-GAINS = ("exp", "relu")
+GAINS = {"exp": 1, "relu": 1, "memory": OUTPUTS}
+"""Ways to read the last layer, and how many outputs each has."""
+
 LEVELS = {"rms": 1, "rms-linear": 1, "all": 3}
 """Sets of level features, and how many each has."""
 
@@ -42,15 +49,15 @@ def to_gain_db(output: Tensor, gain: str) -> Tensor:
     return 20.0 * math.log10(math.e) * output.clamp(-5.0, 3.5)
 
 
-def check_gain(gain: str) -> str:
-    """Return `gain`, or raise `ParameterError` if `to_gain_db` does not know it."""
-    if gain not in GAINS:
-        raise ParameterError(f"gain must be one of {', '.join(GAINS)}, got {gain!r}")
+def check_gain(gain: str, known: Iterable[str]) -> str:
+    """Return `gain`, or raise `ParameterError` if it is not one of those known."""
+    if gain not in known:
+        raise ParameterError(f"gain must be one of {', '.join(known)}, got {gain!r}")
     return gain
 
 
 def init_gain_layer(layer: nn.Linear, gain: str) -> None:
-    """Make a last layer begin near 0 dB, so that the first steps of training move no gain far."""
+    """Make a last layer begin with small outputs, so that the first steps of training move no gain far."""
     nn.init.normal_(layer.weight, 0.0, 0.01)
     nn.init.constant_(layer.bias, 1.0 if gain == "relu" else 0.0)
 
@@ -118,8 +125,8 @@ class ALM(nn.Module):
         Of the encoder, see `VGGish`.
     size : int
         D, features per channel up to the GRU.
-    gain : {"exp", "relu"}
-        How the last layer is read, see `to_gain_db`.
+    gain : {"exp", "relu", "memory"}
+        How the last layer is read, see `to_gain_db` and `alm_plugin.models.memory`.
     levels : {"rms", "rms-linear", "all"}
         What conditions the embedding: log RMS, linear RMS as in the paper, or log RMS, log K-weighted RMS and loudness.
     clock : ModelClock
@@ -146,7 +153,7 @@ class ALM(nn.Module):
         if not 1 <= size <= 4096:
             raise ParameterError(f"size must be in [1, 4096], got {size}")
         self.width, self.hidden, self.embedding_size = width, hidden, size
-        self.gain, self.levels, self.clock = check_gain(gain), levels, clock
+        self.gain, self.levels, self.clock = check_gain(gain, GAINS), levels, clock
         self.encoder = VGGish(width, hidden)
         self.project = nn.Linear(128, size)
         self.context1 = ContextBlock(size)
@@ -154,11 +161,12 @@ class ALM(nn.Module):
         self.context2 = ContextBlock(size)
         self.gru = nn.GRU(size, HIDDEN, batch_first=True)
         self.context3 = ContextBlock(HIDDEN)
-        last = nn.Linear(32, 1)
+        last = nn.Linear(32, GAINS[gain])
         init_gain_layer(last, gain)
         self.mlp = nn.Sequential(
             nn.Linear(HIDDEN, 128), nn.PReLU(), nn.Linear(128, 64), nn.PReLU(), nn.Linear(64, 32), nn.PReLU(), last
         )
+        self.account = LoudnessMemory(clock.f2_ms / 1000.0)
 
     def config(self) -> dict[str, Any]:
         """Arguments that make this network again, for `alm_plugin.models.files.build`, as JSON types."""
@@ -174,8 +182,11 @@ class ALM(nn.Module):
 
     @torch.jit.export
     def initial_state(self, channels: int) -> dict[str, Tensor]:
-        """State before the first frame: ``hidden`` (C, 128)."""
-        return {"hidden": self.project.weight.new_zeros((channels, self.gru.hidden_size))}
+        """State before the first frame: ``hidden`` (C, 128); with a memory also ``memory`` (C, 3), ``gain_db`` (C,)."""
+        state = {"hidden": self.project.weight.new_zeros((channels, self.gru.hidden_size))}
+        if self.gain == "memory":
+            state.update(self.account.fresh(state["hidden"]))
+        return state
 
     @torch.jit.export
     def embed(self, patches: Tensor, mask: Tensor) -> Tensor:
@@ -188,13 +199,21 @@ class ALM(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Predict the next frame's gains; shapes as in `alm_plugin.models.contract.Model.step`.
 
-        Where `mask` is 0 the state stays as it is and the gain is 0 dB.
+        Where `mask` is 0 the state stays as it is; the gain is 0 dB there, with a memory the last.
         """
         before = state["hidden"]
         x = self.conditioned(embedding, levels, mask)
         hidden = self.gru(x.unsqueeze(1), before.unsqueeze(0))[1].squeeze(0)
         hidden = torch.where((mask > 0).unsqueeze(-1), hidden, before)
-        return self.gains(hidden, mask), {"hidden": hidden}
+        output = self.mlp(self.context3(hidden, mask))
+        if self.gain == "memory":
+            gain_db, memory = self.account(output, levels[..., 1], mask, state["memory"], state["gain_db"])
+            return gain_db, {"hidden": hidden, "memory": memory, "gain_db": gain_db}
+        return self.direct(output, mask), {"hidden": hidden}
+
+    def direct(self, output: Tensor, mask: Tensor) -> Tensor:
+        """Gains in dB (..., C) that the last layer (..., C, 1) says itself."""
+        return torch.where(mask > 0, to_gain_db(output.squeeze(-1), self.gain), 0.0)
 
     def conditioned(self, embedding: Tensor, levels: Tensor, mask: Tensor) -> Tensor:
         """From (..., C, D), (..., C, 3), (..., C) to the GRU's input (..., C, D)."""
@@ -204,11 +223,6 @@ class ALM(nn.Module):
         if self.levels == "all":
             features += [torch.log10(power.sqrt() + 1e-4) / 2.0 + 1.0, loudness / 35.0 + 1.0]
         return self.context2(embedding + self.condition(torch.stack(features, -1)), mask)
-
-    def gains(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """From the GRU's state (..., C, 128) and mask (..., C) to gains in dB (..., C)."""
-        output = self.mlp(self.context3(hidden, mask)).squeeze(-1)
-        return torch.where(mask > 0, to_gain_db(output, self.gain), 0.0)
 
     @torch.jit.unused
     def embed_song(self, patches: Tensor, mask: Tensor) -> Tensor:
@@ -249,16 +263,55 @@ class ALM(nn.Module):
         (B, C, T)
             Gains in dB: entry t is what `step` returns for frame t, meant for frame t + 1.
         """
+        return self.continued(in_use(embeddings, mask, self.clock), levels, mask)[0]
+
+    @torch.jit.unused
+    def continued(
+        self, embeddings: Tensor, levels: Tensor, mask: Tensor, state: dict[str, Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Predict the gains of stretches of songs that go on from a state.
+
+        Parameters
+        ----------
+        embeddings : (B, C, T, D)
+            In use at every frame, see `in_use`.
+        levels : (B, C, T, 3)
+        mask : (B, C, T)
+        state : dict of (B, C, ...), optional
+            Where the stretches before ended; by default that of a stream's start.
+
+        Returns
+        -------
+        gain_db : (B, C, T)
+        state : dict of (B, C, ...)
+        """
+        batch, channels, frames = mask.shape
+        if state is None:
+            fresh = self.initial_state(batch * channels)
+            state = {name: rows.unflatten(0, (batch, channels)) for name, rows in fresh.items()}
         across = mask.transpose(1, 2)
-        x = in_use(embeddings, mask, self.clock).transpose(1, 2)
-        x = self.conditioned(x, levels.transpose(1, 2), across).transpose(1, 2)
+        x = self.conditioned(embeddings.transpose(1, 2), levels.transpose(1, 2), across).transpose(1, 2)
         # A channel's state skips the frames in which it is masked. So its other frames move to the front in their
         # order, the GRU runs over all of them, and its outputs go back to where their inputs came from.
-        order = torch.argsort(mask <= 0, dim=-1, stable=True).unsqueeze(-1)
+        active = mask > 0
+        order = torch.argsort(~active, dim=-1, stable=True).unsqueeze(-1)
         packed = x.gather(2, order.expand_as(x)).flatten(0, 1)
-        hidden = self.gru(packed)[0].unflatten(0, mask.shape[:2])
+        before = state["hidden"].flatten(0, 1)
+        hidden = self.gru(packed, before.unsqueeze(0))[0]
+        # What the channel ends on is its output of the last active frame, or its state if there was none.
+        count = active.sum(-1).flatten()
+        last = hidden.gather(1, (count - 1).clamp(min=0).view(-1, 1, 1).expand(-1, 1, hidden.shape[-1])).squeeze(1)
+        last = torch.where((count > 0).unsqueeze(-1), last, before).unflatten(0, (batch, channels))
+        hidden = hidden.unflatten(0, (batch, channels))
         hidden = torch.empty_like(hidden).scatter(2, order.expand_as(hidden), hidden)
-        return self.gains(hidden.transpose(1, 2), across).transpose(1, 2)
+        output = self.mlp(self.context3(hidden.transpose(1, 2), across))
+        if self.gain != "memory":
+            return self.direct(output, across).transpose(1, 2), {"hidden": last}
+        gain_db, memory, gains = state["gain_db"], state["memory"], []
+        for t in range(frames):
+            gain_db, memory = self.account(output[:, t], levels[:, :, t, 1], mask[:, :, t], memory, gain_db)
+            gains.append(gain_db)
+        return torch.stack(gains, -1), {"hidden": last, "memory": memory, "gain_db": gain_db}
 
     @torch.jit.unused
     def forward(self, patches: Tensor, levels: Tensor, mask: Tensor) -> Tensor:

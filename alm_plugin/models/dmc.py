@@ -42,7 +42,7 @@ class DMC(nn.Module):
     ) -> None:
         super().__init__()
         self.width, self.hidden, self.embedding_size = width, hidden, 256
-        self.gain, self.clock = check_gain(gain), clock
+        self.gain, self.clock = check_gain(gain, ("exp", "relu")), clock
         self.encoder = VGGish(width, hidden)
         last = nn.Linear(HIDDEN, 1)
         init_gain_layer(last, gain)

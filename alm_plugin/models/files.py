@@ -87,6 +87,7 @@ def save_weights(
     training_data: str,
     licence: str,
     scores: Mapping[str, float],
+    half: bool = False,
 ) -> str:
     """Write a network's weights with everything needed to load it.
 
@@ -97,6 +98,8 @@ def save_weights(
         A ``.safetensors`` file, replaced as a whole or not at all.
     name, training_data, licence, scores
         See `alm_plugin.models.contract.ModelMetadata`.
+    half : bool
+        Keep 16-bit floats, in half the size; `load_weights` makes them 32-bit again.
 
     Returns
     -------
@@ -105,6 +108,8 @@ def save_weights(
     """
     # safetensors knows one memory format only; `load_weights` copies into the encoder's channels-last tensors.
     tensors = {key: tensor.cpu().contiguous() for key, tensor in network.state_dict().items()}
+    if half:
+        tensors = {key: tensor.half() for key, tensor in tensors.items()}
     description = {
         "name": name,
         "config": network.config(),

@@ -318,7 +318,7 @@ def test_parameter_count_beside_the_encoder():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"gain": "sigmoid"}, "gain must be one of exp, relu, got 'sigmoid'"),
+        ({"gain": "sigmoid"}, "gain must be one of exp, relu, memory, got 'sigmoid'"),
         ({"levels": "peak"}, "levels must be one of rms, rms-linear, all, got 'peak'"),
         ({"size": 0}, r"size must be in \[1, 4096\], got 0"),
     ],
