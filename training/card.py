@@ -1,0 +1,118 @@
+"""A trained network's files: weights small enough to ship, and the card that says what they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from alm_plugin.data import staged
+from alm_plugin.models.alm import ALM
+from alm_plugin.models.files import save_weights
+from training.corpus import KINDS, fingerprint
+from training.recipe import Recipe
+from training.voices import VOICES
+
+LICENCE = "GPL-3.0-or-later"
+
+SOUNDS = {
+    "FluidR3_GM.sf2": "fluid-soundfont-gm (MIT)",
+    "MuseScore_General_Full.sf2": "musescore-general-soundfont-lossless (MIT)",
+    "sf_GMbank.sf2": "csound-soundfont (LGPL-2.1+)",
+    "Black_Pearl_4_LV2.sf2": "avldrums.lv2-soundfont (CC-BY-SA-3.0)",
+    "Red_Zeppelin_4_LV2.sf2": "avldrums.lv2-soundfont (CC-BY-SA-3.0)",
+    "TimGM6mb.sf2": "timgm6mb-soundfont (GPL-2+)",
+}
+"""Debian package and licence of every soundfont."""
+
+
+def training_data(recipe: Recipe, songs: Sequence[Path]) -> str:
+    """Say in a line what a model was trained on."""
+    added = len(songs) - recipe.songs
+    return (
+        f"{recipe.songs} songs composed by alm-train (recipe {recipe.name}), rendered with soundfonts, physical models "
+        "and re-pitched speech from Debian packages, on simulated stages"
+        + (f"; {added} songs of the user's own" if added > 0 else "")
+    )
+
+
+def write_model(network: ALM, path: Path, recipe: Recipe, seed: int, songs: Sequence[Path]) -> str:
+    """Write a network's weights in half precision, and beside them what made them; returns the sha256."""
+    sha256 = save_weights(
+        network,
+        path,
+        name=path.stem,
+        training_data=training_data(recipe, songs),
+        licence=LICENCE,
+        scores={},
+        half=True,
+    )
+    made = {
+        "recipe": asdict(recipe),
+        "seed": seed,
+        "songs": len(songs),
+        "songs_sha256": fingerprint(songs),
+        "sha256": sha256,
+    }
+    with staged(path.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+    return sha256
+
+
+def card(made: Mapping[str, Any], table: str, limits: Sequence[str]) -> str:
+    """Model card in Markdown.
+
+    Parameters
+    ----------
+    made : dict
+        What `write_model` left beside the weights.
+    table : str
+        Scores, from `training.report.markdown`.
+    limits : sequence of str
+        What the model is known to do badly.
+    """
+    recipe = made["recipe"]
+    fonts = sorted({font for kind in KINDS.values() for font in (*kind.soundfonts, *kind.kits)})
+    voices = sorted({f"{voice.package} ({voice.licence})" for voice in VOICES})
+    stages = "\n".join(
+        f"| {name} | {', '.join(f'{key} {value}' for key, value in recipe[name].items())} |"
+        for name in ("encode", "gains", "mix")
+    )
+    return f"""# Model card: {made.get("name", "alm-mr")}
+
+AiLive Mixer's network on the clock of 975 ms / 300 ms / 50 ms, with a loudness memory as its last stage: it predicts,
+every 50 ms and before they sound, one gain per channel of a band.
+
+- sha256 of the weights: `{made["sha256"]}`
+- licence: {LICENCE}
+- rebuilt by: `alm-train --recipe {recipe["name"]} --seed {made["seed"]}`
+
+## Data
+
+{made["songs"]} songs of {recipe["seconds"]:g} s (digest `{made["songs_sha256"][:16]}`), composed and rendered by the
+project. No recording of anybody's music was used. Target: style means of group budgets (vocal to band +0.5 LU in most
+styles, drums -5, bass -8, harmony -6.2, backing vocals -11 LU re the vocals), mix at -24 LUFS.
+
+Sounds: {"; ".join(f"{Path(font).name}: {SOUNDS[Path(font).name]}" for font in fonts)}; strings, winds, synthesisers and
+amplifiers modelled by the project. Voices, re-pitched with WORLD: {"; ".join(voices)}.
+
+## Recipe
+
+Encoder: VGGish at width {recipe["width"]:g}. Every example is a function of (seed, epoch, index).
+
+| stage | |
+|---|---|
+{stages}
+
+## Scores
+
+On the frozen test set, which shares no soundfont, voice or seed with the training songs:
+
+{table}
+
+## Limits
+
+{chr(10).join(f"- {limit}" for limit in limits)}
+"""
