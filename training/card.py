@@ -13,7 +13,7 @@ from alm_plugin.models.alm import ALM
 from alm_plugin.models.files import save_weights
 from training.corpus import KINDS, fingerprint
 from training.recipe import Recipe
-from training.voices import VOICES
+from training.speakers import VOICES
 
 LICENCE = "GPL-3.0-or-later"
 

@@ -142,7 +142,7 @@ def _follow(progress: Progress, description: str, total: int, items: Iterable[An
 
 def _material(recipe: Recipe, work: Path, workers: int, progress: Progress, kinds: Sequence[str]) -> None:
     from training.corpus import build_corpus, build_voices
-    from training.voices import VOICES
+    from training.speakers import VOICES
 
     (work / "voices").mkdir(parents=True, exist_ok=True)
     _follow(progress, "voices", len(VOICES), build_voices(work / "voices", workers))

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from alm_plugin.data import reason_of
 from alm_plugin.errors import AlmError, AudioFileError, ParameterError
 from alm_plugin.models.roles import guess_role
-from alm_plugin.render import READABLE, _Reader, find_tracks
+from alm_plugin.render import READABLE, Track, _Reader, find_tracks
 from training.colour import to_reference
 from training.compose import Part, Player, Score, Song, covered, into, split_kit, unique, untangle
 from training.corpus import KINDS, _bank, _quiet, render
@@ -441,38 +441,44 @@ def stems_of(
         For a file that is corrupt, empty or not finite, or a song of which no stretch can be used.
     """
     samples = round(seconds * SAMPLE_RATE)
+    usable = 0
     try:
-        roles = {track: guess_role(track.name) for track in find_tracks(folder)}
-        known = {track: role for track, role in roles.items() if role is not None}
-        unknown = ", ".join(repr(track.name) for track in roles if track not in known)
-        if unknown and on_error:
-            on_error(MaterialError(f"{folder}: expected names that tell what plays (kick, vocals), left out {unknown}"))
-        if len(known) < LEAST_PARTS:
-            raise MaterialError(f"{folder}: expected {LEAST_PARTS} stems whose names tell a role, got {len(known)}")
+        known = _known(folder, on_error)
         longest = max(track.samples_at(SAMPLE_RATE) for track in known)
         if longest < samples:
             raise MaterialError(f"{folder}: expected {seconds:g} s of music, got {longest / SAMPLE_RATE:.1f}")
-        sings = "vocals" in known.values()
-        stems = [
-            Stem(track.name, role, role == "vocals" if sings else bool(re.search("lead|solo", track.name.lower())))
-            for track, role in known.items()
-        ]
-        usable = 0
         with ExitStack() as stack:
-            readers = [_Reader(track, SAMPLE_RATE, stack) for track in known]
+            readers = {stem: _Reader(track, SAMPLE_RATE, stack) for track, stem in known.items()}
             skipped = int(rng.integers(longest % samples + 1))
-            for reader in readers:
+            for reader in readers.values():
                 _mono(reader, skipped)
             for _ in range(longest // samples):
-                takes = [(stem, _mono(reader, samples)) for stem, reader in zip(stems, readers, strict=True)]
-                takes = [(stem, x) for stem, x in takes if _plays(x)]
+                takes = {stem: _mono(reader, samples) for stem, reader in readers.items()}
+                takes = {stem: take for stem, take in takes.items() if _plays(take)}
                 if len(takes) >= LEAST_PARTS:
                     usable += 1
-                    yield [stem for stem, _ in takes], [to_reference(x, SAMPLE_RATE) for _, x in takes]
+                    yield list(takes), [to_reference(take, SAMPLE_RATE) for take in takes.values()]
     except (AudioFileError, ParameterError) as error:
         raise MaterialError(str(error)) from None
     if not usable:
         raise MaterialError(f"{folder}: expected {LEAST_PARTS} stems that play together for {seconds:g} s, got fewer")
+
+
+def _known(folder: Path, on_error: OnError | None) -> dict[Track, Stem]:
+    """Tracks of a folder whose names tell their roles. Where nobody sings, the one that is called so leads."""
+    roles = {track: guess_role(track.name) for track in find_tracks(folder)}
+    sung = "vocals" in roles.values()
+    known = {
+        track: Stem(track.name, role, role == "vocals" if sung else bool(re.search("lead|solo", track.name.lower())))
+        for track, role in roles.items()
+        if role is not None
+    }
+    unknown = ", ".join(repr(track.name) for track in roles if track not in known)
+    if unknown and on_error:
+        on_error(MaterialError(f"{folder}: expected names that tell what plays (kick, vocals), left out {unknown}"))
+    if len(known) < LEAST_PARTS:
+        raise MaterialError(f"{folder}: expected {LEAST_PARTS} stems whose names tell a role, got {len(known)}")
+    return known
 
 
 def _mono(reader: _Reader, samples: int) -> Audio:

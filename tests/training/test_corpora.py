@@ -136,7 +136,7 @@ def test_parts_have_unique_names_and_fitting_manners(tmp_path: Path):
 
 def test_drums_are_whole_or_split(tmp_path: Path):
     split = []
-    for score in many(tmp_path, 150):
+    for score in many(tmp_path, 90):
         roles = {part.role: part for part in score.parts if part.drums}
         split.append("drums" not in roles)
         if split[-1]:
@@ -156,7 +156,7 @@ def test_drums_on_many_tracks_are_one_kit(tmp_path: Path):
 
 
 def test_the_melody_is_sung_by_one_voice_within_its_range(tmp_path: Path):
-    scores = many(tmp_path, 100)
+    scores = many(tmp_path, 60)
     sung = [score for score in scores if any(part.role == "vocals" for part in score.parts)]
     assert 0.5 < len(sung) / len(scores) < 0.8
     for score in sung:
