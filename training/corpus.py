@@ -25,8 +25,8 @@ from training.compose import STYLES, Part, Score, compose
 from training.midi import SOUNDFONTS, midi_file, play
 from training.singer import Sung
 from training.song import SAMPLE_RATE, Stem, load_song, save_song
-from training.strings import play as play_model
 from training.speakers import VOICES, Voice
+from training.strings import play as play_model
 from training.voices import Bank, Singer, build_bank, sing
 
 Audio = NDArray[np.float32]

@@ -37,6 +37,10 @@ CHECKPOINT_S = 120.0
 CLIP_NORM = 1.0
 WARM_UP_STEPS = 50
 MOST_REWINDS = 20
+ROLES_SAID = (1.0, 1.0, 0.5, 0.0, 0.0, 0.0)
+"""Share of a song's channels whose role is said, drawn per song."""
+
+ROLES_WRONG = 0.02
 OWN_ENOUGH = 0.15
 """Share of a channel's power from which on its role can be asked for."""
 
@@ -309,7 +313,7 @@ def learn_gains(
     """Train the network on the true gains, or take up where it was left."""
     stage = recipe.gains
     torch.manual_seed(seed)
-    network = ALM(recipe.width, recipe.hidden, gain="memory", levels="all")
+    network = ALM(recipe.width, recipe.hidden, gain="memory", levels="all", roles=True)
     network.encoder.load_state_dict(pretext.encoder.state_dict())
     parameters = [p for name, p in network.named_parameters() if not name.startswith("encoder.")]
     checkpoint = Checkpoint(folder / "gains.pt", network, torch.optim.AdamW(parameters, stage.rate, weight_decay=0.02))
@@ -325,7 +329,7 @@ def learn_gains(
         rng = torch.Generator().manual_seed(seed * 1_000_003 + step)
         shift = stage.staging_db * (2 * torch.rand(heard.roles.shape, generator=rng) - 1)
         heard = louder(heard, shift) if step >= each else heard
-        state = _carried(kept, heard, stage.carried, rng, network)
+        state = beginning(network, heard, rng, kept, stage.carried)
         kept = train_song(network, heard, state, stage, checkpoint, parameters, step, steps, log)
         checkpoint.advance(step + 1, now=step + 1 == steps)
     return network.eval()
@@ -391,21 +395,28 @@ def train_song(
     return state
 
 
-def _carried(
-    kept: dict[str, Tensor] | None, heard: Heard, share: float, rng: torch.Generator, network: ALM
+def beginning(
+    network: ALM, heard: Heard, rng: torch.Generator, kept: dict[str, Tensor] | None = None, share: float = 0.0
 ) -> dict[str, Tensor]:
-    """Begin some songs in the states in which others ended."""
+    """State in which a batch of songs begins.
+
+    Of some songs all roles are said, of some none, of some a few, and a few of those wrongly. A share of the songs go
+    on from the states `kept` in which others ended.
+    """
     batch, channels = heard.roles.shape
     fresh = network.initial_state(batch * channels)
-    state = {name: rows.unflatten(0, (batch, channels)) for name, rows in fresh.items()}
-    if kept is None:
-        return state
-    rows = torch.rand(batch, generator=rng) < share
-    rows &= torch.arange(batch) < len(kept["hidden"])
-    wide = min(channels, kept["hidden"].shape[1])
-    for name in state:
-        state[name] = state[name].clone()
-        state[name][rows, :wide] = kept[name][: len(rows)][rows[: len(kept[name])], :wide]
+    state = {name: rows.unflatten(0, (batch, channels)).clone() for name, rows in fresh.items()}
+    if kept is not None:
+        rows, wide = min(batch, len(kept["hidden"])), min(channels, kept["hidden"].shape[1])
+        goes_on = torch.nonzero(torch.rand(rows, generator=rng) < share).flatten()
+        for name in state:
+            state[name][goes_on, :wide] = kept[name][goes_on, :wide]
+    if "role" in state:
+        said = torch.tensor(ROLES_SAID)[torch.randint(len(ROLES_SAID), (batch, 1), generator=rng)]
+        role = torch.where(torch.rand(heard.roles.shape, generator=rng) < said, heard.roles, -1)
+        other = torch.randint(len(ROLES), role.shape, generator=rng)
+        wrong = (torch.rand(role.shape, generator=rng) < ROLES_WRONG) & (role >= 0)
+        state["role"] = torch.where(wrong, other, role)
     return state
 
 
@@ -458,7 +469,9 @@ def learn_mix(
     for step, (heard, inputs, target) in enumerate(
         batches(sounding, checkpoint.step, stage.steps, stage.batch, workers, _stack_audible), checkpoint.step
     ):
-        gain_db = network.head(in_context(network, heard), heard.levels, heard.mask)
+        state = beginning(network, heard, torch.Generator().manual_seed(seed * 1_000_003 + step))
+        used = in_use(in_context(network, heard), heard.mask, network.clock)
+        gain_db, _ = network.continued(used, heard.levels, heard.mask, state)
         # What is predicted from frame n is for frame n + 1; the first plays at 0 dB.
         applied = torch.cat([torch.zeros_like(gain_db[..., :1]), gain_db[..., :-1]], -1)
         mix = mixdown(inputs, applied, network.clock, SAMPLE_RATE, applied[..., 0])

@@ -19,7 +19,7 @@ HUBER_DB = 1.0
 RESTING = 0.3
 """Weight of a channel in frames in which it does not play: its gain should hold where it belongs."""
 
-UNHEARD = 0.1
+UNHEARD = 0.3
 """Weight of a gain above the true one before a channel has ever played: none can know it, but must not boost it."""
 
 

@@ -27,6 +27,7 @@ from alm_plugin.features.clock import MULTI_RATE, ModelClock
 from alm_plugin.models.context import ContextBlock
 from alm_plugin.models.encoder import VGGish
 from alm_plugin.models.memory import OUTPUTS, LoudnessMemory
+from alm_plugin.models.roles import ROLES
 
 HIDDEN = 128
 """Size of the GRU's state (AiLive Mixer, section 2.1)."""
@@ -131,6 +132,8 @@ class ALM(nn.Module):
         What conditions the embedding: log RMS, linear RMS as in the paper, or log RMS, log K-weighted RMS and loudness.
     clock : ModelClock
         `MULTI_RATE` is ALM-MR, `SINGLE_RATE` is ALM-SR.
+    roles : bool
+        Whether it takes notice of what a channel is said to play, where that is said (``state["role"]``).
 
     Raises
     ------
@@ -146,6 +149,7 @@ class ALM(nn.Module):
         gain: str = "exp",
         levels: str = "rms",
         clock: ModelClock = MULTI_RATE,
+        roles: bool = False,
     ) -> None:
         super().__init__()
         if levels not in LEVELS:
@@ -154,10 +158,15 @@ class ALM(nn.Module):
             raise ParameterError(f"size must be in [1, 4096], got {size}")
         self.width, self.hidden, self.embedding_size = width, hidden, size
         self.gain, self.levels, self.clock = check_gain(gain, GAINS), levels, clock
+        self.roles = roles
         self.encoder = VGGish(width, hidden)
         self.project = nn.Linear(128, size)
         self.context1 = ContextBlock(size)
         self.condition = nn.Sequential(nn.Linear(LEVELS[levels], size), nn.PReLU())
+        if roles:
+            # Row 0 is for channels of which nothing is said.
+            self.role = nn.Embedding(len(ROLES) + 1, size)
+            nn.init.normal_(self.role.weight, 0.0, 0.1)
         self.context2 = ContextBlock(size)
         self.gru = nn.GRU(size, HIDDEN, batch_first=True)
         self.context3 = ContextBlock(HIDDEN)
@@ -178,14 +187,21 @@ class ALM(nn.Module):
             "gain": self.gain,
             "levels": self.levels,
             "clock": asdict(self.clock),
+            "roles": self.roles,
         }
 
     @torch.jit.export
     def initial_state(self, channels: int) -> dict[str, Tensor]:
-        """State before the first frame: ``hidden`` (C, 128); with a memory also ``memory`` (C, 3), ``gain_db`` (C,)."""
+        """State before the first frame.
+
+        ``hidden`` (C, 128); with a memory ``memory`` (C, 3) and ``gain_db`` (C,); with roles ``role`` (C,), -1 where
+        nothing is said.
+        """
         state = {"hidden": self.project.weight.new_zeros((channels, self.gru.hidden_size))}
         if self.gain == "memory":
             state.update(self.account.fresh(state["hidden"]))
+        if self.roles:
+            state["role"] = torch.full((channels,), -1, dtype=torch.int64)
         return state
 
     @torch.jit.export
@@ -202,14 +218,18 @@ class ALM(nn.Module):
         Where `mask` is 0 the state stays as it is; the gain is 0 dB there, with a memory the last.
         """
         before = state["hidden"]
+        if self.roles:
+            embedding = embedding + self.role(state["role"] + 1)
         x = self.conditioned(embedding, levels, mask)
         hidden = self.gru(x.unsqueeze(1), before.unsqueeze(0))[1].squeeze(0)
-        hidden = torch.where((mask > 0).unsqueeze(-1), hidden, before)
-        output = self.mlp(self.context3(hidden, mask))
+        following = state.copy()
+        following["hidden"] = torch.where((mask > 0).unsqueeze(-1), hidden, before)
+        output = self.mlp(self.context3(following["hidden"], mask))
         if self.gain == "memory":
             gain_db, memory = self.account(output, levels[..., 1], mask, state["memory"], state["gain_db"])
-            return gain_db, {"hidden": hidden, "memory": memory, "gain_db": gain_db}
-        return self.direct(output, mask), {"hidden": hidden}
+            following["memory"], following["gain_db"] = memory, gain_db
+            return gain_db, following
+        return self.direct(output, mask), following
 
     def direct(self, output: Tensor, mask: Tensor) -> Tensor:
         """Gains in dB (..., C) that the last layer (..., C, 1) says itself."""
@@ -289,6 +309,8 @@ class ALM(nn.Module):
         if state is None:
             fresh = self.initial_state(batch * channels)
             state = {name: rows.unflatten(0, (batch, channels)) for name, rows in fresh.items()}
+        if self.roles:
+            embeddings = embeddings + self.role(state["role"] + 1).unsqueeze(2)
         across = mask.transpose(1, 2)
         x = self.conditioned(embeddings.transpose(1, 2), levels.transpose(1, 2), across).transpose(1, 2)
         # A channel's state skips the frames in which it is masked. So its other frames move to the front in their
@@ -305,13 +327,14 @@ class ALM(nn.Module):
         hidden = hidden.unflatten(0, (batch, channels))
         hidden = torch.empty_like(hidden).scatter(2, order.expand_as(hidden), hidden)
         output = self.mlp(self.context3(hidden.transpose(1, 2), across))
+        following = state | {"hidden": last}
         if self.gain != "memory":
-            return self.direct(output, across).transpose(1, 2), {"hidden": last}
+            return self.direct(output, across).transpose(1, 2), following
         gain_db, memory, gains = state["gain_db"], state["memory"], []
         for t in range(frames):
             gain_db, memory = self.account(output[:, t], levels[:, :, t, 1], mask[:, :, t], memory, gain_db)
             gains.append(gain_db)
-        return torch.stack(gains, -1), {"hidden": last, "memory": memory, "gain_db": gain_db}
+        return torch.stack(gains, -1), following | {"memory": memory, "gain_db": gain_db}
 
     @torch.jit.unused
     def forward(self, patches: Tensor, levels: Tensor, mask: Tensor) -> Tensor:

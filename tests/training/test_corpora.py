@@ -61,7 +61,7 @@ BAND: dict[tuple[int, int], Sequence[Strike]] = {
     (0, 33): every(1, [33, 40]),
     (1, 0): CHORDS,
     (2, 29): CHORDS,
-    (3, 73): every(1, [84, 86, 88, 83]),
+    (3, 73): every(1, [84, 86, 88, 83], length=1.1),
     (9, 0): [*every(1, [36, 38]), *every(0.5, [42]), *every(4, [45, 47])],
 }
 
@@ -99,11 +99,11 @@ def test_a_tempo_change_keeps_real_time(tmp_path: Path):
 
 def test_the_stretch_is_where_most_play_and_begins_with_a_bar(tmp_path: Path):
     late = {k: [s for s in strikes if s[0] >= 60] for k, strikes in BAND.items()}
-    for seed in range(10):
+    for seed in range(25):
         score = song(tmp_path, seed, 20.0, parts={**late, (5, 48): every(4, [60])})
         assert len({p.program for p in score.parts if p.program is not None and not p.drums}) >= 3
-        strings = next(p for p in score.parts if p.role == "strings")
-        assert strings.notes[0].start == pytest.approx(0.0, abs=1e-6)
+        # The strings strike with every bar, whoever sings them.
+        assert min(part.notes[0].start for part in score.parts) == pytest.approx(0.0, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -182,8 +182,8 @@ def test_the_harmony_is_a_third_below_in_the_songs_own_scale(tmp_path: Path):
         if "backing vocals" in voices:
             pairs = zip(voices["vocals"].notes, voices["backing vocals"].notes, strict=True)
             steps = {(one.key % 12, (one.key - other.key) % 12) for one, other in pairs}
-            # Under C an A or an Ab, neither played: but under E it is C and under B it is G.
-            assert {(4, 4), (11, 4)} <= steps
+            # Under D it is B, under E C and under B G; under C an A or an Ab, neither of them played.
+            assert {(2, 3), (4, 4), (11, 4)} <= steps
             assert {step for _, step in steps} <= {3, 4}
 
 
@@ -313,8 +313,8 @@ def write_song(folder: Path, seconds: float = 9.0, rate: int = 44_100, **stems) 
 
 
 def test_stems_are_mono_at_the_training_rate_and_level(tmp_path: Path):
-    left = np.stack([tone(9, 44_100, 1000), np.zeros(9 * 44_100)], axis=1)
-    takes = list(stems_of(write_song(tmp_path, LeadVox=left), rng(), 4.0))
+    right = np.stack([np.zeros(9 * 44_100), tone(9, 44_100, 1000)], axis=1)
+    takes = list(stems_of(write_song(tmp_path, LeadVox=right), rng(), 4.0))
     assert len(takes) == 2
     for stems, audio in takes:
         assert [stem.role for stem in stems] == ["kick", "vocals", "bass", "guitar"]
