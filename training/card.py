@@ -28,6 +28,19 @@ SOUNDS = {
 """Debian package and licence of every soundfont."""
 
 
+LIMITS = (
+    "It has never heard a recording: songs, voices, rooms and microphones are all made up. How it does on real ones is "
+    "not part of these scores.",
+    "It knows means: the vocal about as loud as the band, drums, bass and harmony in their usual shares. It does not "
+    "know what a song is about, and makes no solo louder.",
+    "Roles that are said (channel names, `Strip(role=...)`) are taken notice of; without them it goes by sound, and a "
+    "sustained distorted guitar may pass for a singer.",
+    "A channel that has only carried its neighbours' bleed can be too loud for some tenths of a second when its player "
+    "comes in.",
+    "Gains only: no panning, equaliser or dynamics.",
+)
+
+
 def training_data(recipe: Recipe, songs: Sequence[Path]) -> str:
     """Say in a line what a model was trained on."""
     added = len(songs) - recipe.songs
@@ -38,7 +51,9 @@ def training_data(recipe: Recipe, songs: Sequence[Path]) -> str:
     )
 
 
-def write_model(network: ALM, path: Path, recipe: Recipe, seed: int, songs: Sequence[Path]) -> str:
+def write_model(
+    network: ALM, path: Path, recipe: Recipe, seed: int, songs: Sequence[Path], recognition: Mapping[str, Any]
+) -> str:
     """Write a network's weights in half precision, and beside them what made them; returns the sha256."""
     sha256 = save_weights(
         network,
@@ -50,18 +65,20 @@ def write_model(network: ALM, path: Path, recipe: Recipe, seed: int, songs: Sequ
         half=True,
     )
     made = {
+        "name": path.stem,
         "recipe": asdict(recipe),
         "seed": seed,
         "songs": len(songs),
         "songs_sha256": fingerprint(songs),
         "sha256": sha256,
+        "recognition": recognition,
     }
     with staged(path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
     return sha256
 
 
-def card(made: Mapping[str, Any], table: str, limits: Sequence[str]) -> str:
+def card(made: Mapping[str, Any], table: str) -> str:
     """Model card in Markdown.
 
     Parameters
@@ -70,8 +87,6 @@ def card(made: Mapping[str, Any], table: str, limits: Sequence[str]) -> str:
         What `write_model` left beside the weights.
     table : str
         Scores, from `training.report.markdown`.
-    limits : sequence of str
-        What the model is known to do badly.
     """
     recipe = made["recipe"]
     fonts = sorted({font for kind in KINDS.values() for font in (*kind.soundfonts, *kind.kits)})
@@ -80,7 +95,9 @@ def card(made: Mapping[str, Any], table: str, limits: Sequence[str]) -> str:
         f"| {name} | {', '.join(f'{key} {value}' for key, value in recipe[name].items())} |"
         for name in ("encode", "gains", "mix")
     )
-    return f"""# Model card: {made.get("name", "alm-mr")}
+    taken = ", ".join(f"{role} {share:.2f}" for role, share in made["recognition"]["taken_for_a_voice"].items())
+    limits = "\n".join(f"- {limit}" for limit in LIMITS)
+    return f"""# Model card: {made["name"]}
 
 AiLive Mixer's network on the clock of 975 ms / 300 ms / 50 ms, with a loudness memory as its last stage: it predicts,
 every 50 ms and before they sound, one gain per channel of a band.
@@ -102,6 +119,8 @@ amplifiers modelled by the project. Voices, re-pitched with WORLD: {"; ".join(vo
 
 Encoder: VGGish at width {recipe["width"]:g}. Every example is a function of (seed, epoch, index).
 
+Of patches of the test set in which a player is to be heard, the encoder takes for a voice: {taken}.
+
 | stage | |
 |---|---|
 {stages}
@@ -114,5 +133,5 @@ On the frozen test set, which shares no soundfont, voice or seed with the traini
 
 ## Limits
 
-{chr(10).join(f"- {limit}" for limit in limits)}
+{limits}
 """

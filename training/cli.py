@@ -8,6 +8,8 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -192,13 +194,16 @@ def _train(arguments: argparse.Namespace) -> int:
 
     from training.card import write_model
     from training.corpora import build_user_corpus, multitracks_in, scores_in
-    from training.loop import train
+    from training.examples import Examples
+    from training.loop import Clips, train
+    from training.recognition import recognise
     from training.song import songs_in
+    from training.testset import CONDITIONS, SEED
 
     torch.set_num_threads(1)
     recipe, work = RECIPES[arguments.recipe], arguments.work
     with _progress(arguments.json) as progress:
-        _material(recipe, work, arguments.workers, progress, ("train",))
+        _material(recipe, work, arguments.workers, progress, ("train", "test"))
         midi = [path for folder in arguments.midi for path in scores_in(folder)]
         stems = [path for folder in arguments.songs for path in multitracks_in(folder)]
         if midi or stems:
@@ -214,9 +219,12 @@ def _train(arguments: argparse.Namespace) -> int:
         songs = songs_in(work / "train")[: recipe.songs] + (songs_in(work / "added") if midi or stems else [])
         folder = work / f"run-{arguments.seed}"
         log = _Log(folder, progress)
-        _, network = train(recipe, songs, arguments.seed, folder, max(1, arguments.workers), log)
+        pretext, network = train(recipe, songs, arguments.seed, folder, max(1, arguments.workers), log)
+        heldout = songs_in(work / "test")[: recipe.test_songs]
+        clips = Clips(Examples(heldout, replace(CONDITIONS, seconds=recipe.encode.seconds), SEED))
+        recognised = recognise(pretext, (clips(number) for number in range(3 * len(heldout)))).to_json()
         path = folder / f"{arguments.name}.safetensors"
-        sha256 = write_model(network, path, recipe, arguments.seed, songs)
+        sha256 = write_model(network, path, recipe, arguments.seed, songs, recognised)
     _say(arguments.json, {"model": str(path), "sha256": sha256})
     return 0
 
@@ -232,8 +240,9 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     import torch
 
     from alm_plugin.models.registry import DEFAULT, load_model
+    from training.card import card
     from training.corpus import KINDS, fingerprint
-    from training.evaluate import evaluate
+    from training.evaluate import System, evaluate, play
     from training.report import markdown, write_html
     from training.song import songs_in
     from training.testset import TestSet
@@ -241,7 +250,10 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     torch.set_num_threads(1)
     recipe, work = RECIPES[arguments.recipe], arguments.work
     given = {text.split(",")[0]: [load_model(one) for one in text.split(",")] for text in arguments.model or [DEFAULT]}
-    systems = {Path(name).stem: models for name, models in given.items()}
+    systems: dict[str, Any] = {}
+    for name, models in given.items():
+        systems[Path(name).stem] = models
+        systems[f"{Path(name).stem}, roles said"] = [System(partial(play, model, roles=True)) for model in models]
     with _progress(arguments.json) as progress:
         _material(recipe, work, arguments.workers, progress, ("test",))
         songs = songs_in(work / "test")[: recipe.test_songs]
@@ -265,5 +277,9 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     (out / "evaluation.md").write_text(table, encoding="utf-8")
     (out / "evaluation.json").write_text(judged.to_json(), encoding="utf-8")
     write_html(judged, out / "evaluation.html")
+    for name in given:
+        made = Path(name).with_suffix(".json")
+        if made.is_file():
+            (out / f"{made.stem}.md").write_text(card(json.loads(made.read_text("utf-8")), table), encoding="utf-8")
     print(judged.to_json() if arguments.json else table)  # noqa: T201
     return 0

@@ -16,6 +16,7 @@ from pedalboard import HighShelfFilter, LowShelfFilter, PeakFilter, Pedalboard
 
 from alm_plugin.features.clock import MULTI_RATE
 from alm_plugin.models.roles import role_codes
+from alm_plugin.nodes.chain import Chain
 from alm_plugin.units import db_to_factor
 from training.balance import gated_lufs, hop_powers, true_gains_db
 from training.song import SAMPLE_RATE, Song, load_song
@@ -158,7 +159,7 @@ def make_example(song: Song, rng: np.random.Generator, conditions: Conditions) -
             powers = powers.copy()
             powers[c] *= 10.0 ** ((after - before) / 10.0)
             dry[c] = toned
-    gain_db = true_gains_db(powers, roles, leads, song.style, copies)
+    gain_db = true_gains_db(powers, roles, leads, song.style, copies.tolist())
 
     pre_db = rng.uniform(-conditions.pre_db, conditions.pre_db, count)
     own = dry * db_to_factor(pre_db)[:, None].astype(np.float32)
@@ -212,11 +213,11 @@ def _players(song: Song, rng: np.random.Generator, conditions: Conditions) -> li
     return sorted(rng.choice(count, int(rng.integers(3, count)), replace=False))
 
 
-def _tone(rng: np.random.Generator, most_db: float) -> Pedalboard:
+def _tone(rng: np.random.Generator, most_db: float) -> Chain:
     def gain_db() -> float:
         return float(rng.uniform(-most_db, most_db))
 
-    return Pedalboard(
+    return Chain(
         [
             LowShelfFilter(float(rng.uniform(80, 350)), gain_db(), 0.7),
             PeakFilter(float(np.exp(rng.uniform(np.log(250), np.log(6000)))), gain_db(), float(rng.uniform(0.5, 2))),

@@ -303,7 +303,8 @@ class Kept:
         heard = self.ears(self.examples[number])
         arrays = {name: part.numpy() for name, part in zip(Heard._fields, heard, strict=True)}
         with staged(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, **arrays | {"sound": arrays["sound"].astype(np.float16)})
+            arrays["sound"] = arrays["sound"].astype(np.float16)
+            np.savez(file, allow_pickle=False, **arrays)
         return heard
 
 
