@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pedalboard import HighShelfFilter, LowShelfFilter, PeakFilter, Pedalboard
+from pedalboard import HighShelfFilter, LowShelfFilter, PeakFilter
 
 from alm_plugin.features.clock import MULTI_RATE
 from alm_plugin.models.roles import role_codes
