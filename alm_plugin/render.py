@@ -167,7 +167,7 @@ def _pair(tracks: Sequence[Track]) -> list[Track]:
     return paired
 
 
-class _Reader:
+class TrackReader:
     """A track as a stream at the mix's rate, silent after its end."""
 
     def __init__(self, track: Track, sample_rate: int, stack: ExitStack) -> None:
@@ -415,7 +415,7 @@ def render_files(
     mixer.observers.append(listener)
     try:
         with ExitStack() as stack:
-            readers = {track.name: _Reader(track, rate, stack) for track in tracks}
+            readers = {track.name: TrackReader(track, rate, stack) for track in tracks}
             others = {path: stack.enter_context(staged(path)) for path in also}
             whole = _Writer(output, stack.enter_context(staged(output)), rate, mixer.channels, bits, total)
             parts = {}

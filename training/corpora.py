@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 from alm_plugin.data import reason_of
 from alm_plugin.errors import AlmError, AudioFileError, ParameterError
 from alm_plugin.models.roles import guess_role
-from alm_plugin.render import READABLE, Track, _Reader, find_tracks
+from alm_plugin.render import READABLE, Track, TrackReader, find_tracks
 from training.colour import to_reference
 from training.compose import Part, Player, Score, Song, covered, into, split_kit, unique, untangle
-from training.corpus import KINDS, _bank, _quiet, render
+from training.corpus import KINDS, bank_in, render, single_thread
 from training.midi import DRUM_CHANNEL, Note
 from training.song import SAMPLE_RATE, Stem, save_song
 
@@ -448,7 +448,7 @@ def stems_of(
         if longest < samples:
             raise MaterialError(f"{folder}: expected {seconds:g} s of music, got {longest / SAMPLE_RATE:.1f}")
         with ExitStack() as stack:
-            readers = {stem: _Reader(track, SAMPLE_RATE, stack) for track, stem in known.items()}
+            readers = {stem: TrackReader(track, SAMPLE_RATE, stack) for track, stem in known.items()}
             skipped = int(rng.integers(longest % samples + 1))
             for reader in readers.values():
                 _mono(reader, skipped)
@@ -481,7 +481,7 @@ def _known(folder: Path, on_error: OnError | None) -> dict[Track, Stem]:
     return known
 
 
-def _mono(reader: _Reader, samples: int) -> Audio:
+def _mono(reader: TrackReader, samples: int) -> Audio:
     # In small steps: a reader copies what it has ready with every block.
     steps = [min(SAMPLE_RATE, samples - at) for at in range(0, samples, SAMPLE_RATE)]
     return np.concatenate([np.zeros(0, np.float32), *(reader.read(step).mean(axis=0) for step in steps)])
@@ -526,7 +526,7 @@ def build_user_corpus(
         One song; a multitrack gives one for each stretch. None at all if nothing can be used.
     """
     jobs = [(_add_midi, path) for path in midi] + [(_add_multitrack, path) for path in songs]
-    with ProcessPoolExecutor(workers, initializer=_quiet) as pool:
+    with ProcessPoolExecutor(workers, initializer=single_thread) as pool:
         rest = (repeat(folder), repeat(bank_folder), repeat(seconds))
         for written, errors in pool.map(_add, *zip(*jobs, strict=True), *rest) if jobs else ():
             for error in errors:
@@ -554,7 +554,7 @@ def _add_midi(
     if not (out / "song.json").exists():
         score = score_from_midi(path, rng, seconds)
         material = KINDS["train"]
-        stems, audio = zip(*render(score, rng, material, _bank(bank_folder, material.heldout)), strict=True)
+        stems, audio = zip(*render(score, rng, material, bank_in(bank_folder, material.heldout)), strict=True)
         save_song(out, score.style, stems, audio)
     return [out]
 

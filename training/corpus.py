@@ -150,7 +150,8 @@ def _played(part: Part, score: Score, samples: int, rng: np.random.Generator, ma
 
 
 @cache
-def _bank(folder: Path, heldout: bool) -> Bank:
+def bank_in(folder: Path, heldout: bool) -> Bank:
+    """Return the bank of voices in a folder, opened once."""
     return Bank(folder, heldout)
 
 
@@ -162,7 +163,7 @@ def compose_song(kind: str, index: int, folder: Path, bank_folder: Path, seconds
     material = KINDS[kind]
     rng = np.random.default_rng(np.random.SeedSequence([material.seed, index]))
     score = compose(rng, seconds, STYLES[index % len(STYLES)])
-    stems, audio = zip(*render(score, rng, material, _bank(bank_folder, material.heldout)), strict=True)
+    stems, audio = zip(*render(score, rng, material, bank_in(bank_folder, material.heldout)), strict=True)
     save_song(out, score.style, stems, audio)
     return out
 
@@ -188,7 +189,7 @@ def build_corpus(
         When a program, a soundfont or every voice is missing, naming the Debian package.
     """
     bank = folder.parent / "voices"
-    with ProcessPoolExecutor(workers, initializer=_quiet) as pool:
+    with ProcessPoolExecutor(workers, initializer=single_thread) as pool:
         yield from pool.map(
             compose_song,
             *zip(*((kind, index, folder, bank, seconds) for index in range(first, first + count)), strict=True),
@@ -197,7 +198,7 @@ def build_corpus(
 
 def build_voices(folder: Path, workers: int = 2) -> Iterator[str]:
     """Fill the bank of voices in `folder`; yields the name of each voice when it is there."""
-    with ProcessPoolExecutor(workers, initializer=_quiet) as pool:
+    with ProcessPoolExecutor(workers, initializer=single_thread) as pool:
         for voice, _ in zip(VOICES, pool.map(_build_voice, repeat(folder), VOICES), strict=True):
             yield voice.name
 
@@ -206,8 +207,8 @@ def _build_voice(folder: Path, voice: Voice) -> None:
     build_bank(folder, SAMPLE_RATE, voices=[voice])
 
 
-def _quiet() -> None:
-    # One thread each: the processes are the parallelism.
+def single_thread() -> None:
+    """Begin a worker process with one thread: the processes are the parallelism."""
     os.environ["OMP_NUM_THREADS"] = "1"
 
 

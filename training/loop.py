@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import math
+import multiprocessing
+import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from alm_plugin.data import staged
+from alm_plugin.errors import AudioFileError
 from alm_plugin.features.clock import ModelClock
 from alm_plugin.features.front_end import PATCH_COLUMNS
 from alm_plugin.models.alm import ALM, embed_active, in_use
@@ -41,6 +45,7 @@ ROLES_SAID = (1.0, 1.0, 0.5, 0.0, 0.0, 0.0)
 """Share of a song's channels whose role is said, drawn per song."""
 
 ROLES_WRONG = 0.02
+REPLAY_AFTER = 16
 OWN_ENOUGH = 0.15
 """Share of a channel's power from which on its role can be asked for."""
 
@@ -56,7 +61,7 @@ class TrainingError(RuntimeError):
 
 
 class Checkpoint:
-    """Where a stage is: network, optimiser and step, on disk and in memory.
+    """Where a stage is: network, optimiser, step and the state that songs carry on, on disk and in memory.
 
     Written as a whole or not at all, so that a kill in the middle or a full disk costs the steps since the last one.
     """
@@ -65,27 +70,23 @@ class Checkpoint:
         self.path, self.network, self.optimiser = path, network, optimiser
         self.step = 0
         self.rewinds = 0
+        self.carried: dict[str, Tensor] | None = None
         self._written = time.monotonic()
         if path.exists():
             kept = torch.load(path, map_location="cpu", weights_only=True)
             network.load_state_dict(kept["network"])
             optimiser.load_state_dict(kept["optimiser"])
             self.step, self.rewinds = kept["step"], kept["rewinds"]
+            self.carried = kept.get("carried")
         self._good = self._state()
 
     def _state(self) -> dict[str, Any]:
-        def copied(value: Any) -> Any:
-            if isinstance(value, Tensor):
-                return value.detach().clone()
-            if isinstance(value, dict):
-                return {key: copied(part) for key, part in value.items()}
-            return [copied(part) for part in value] if isinstance(value, list) else value
-
         return {
-            "network": copied(dict(self.network.state_dict())),
-            "optimiser": copied(self.optimiser.state_dict()),
+            "network": _copied(dict(self.network.state_dict())),
+            "optimiser": _copied(self.optimiser.state_dict()),
             "step": self.step,
             "rewinds": self.rewinds,
+            "carried": _copied(self.carried),
         }
 
     def advance(self, step: int, *, now: bool = False) -> None:
@@ -101,7 +102,7 @@ class Checkpoint:
         try:
             with staged(self.path) as temporary:
                 torch.save(state, temporary)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, AudioFileError) as error:
             raise TrainingError(f"{self.path}: cannot write the checkpoint, the one before is kept: {error}") from error
 
     def rewind(self) -> None:
@@ -116,7 +117,16 @@ class Checkpoint:
         if self.rewinds > MOST_REWINDS:
             raise TrainingError(f"{self.path.stem}: loss must be finite, got {self.rewinds} that were not")
         self.network.load_state_dict(self._good["network"])
-        self.optimiser.load_state_dict(self._good["optimiser"])
+        # An optimiser keeps the tensors that it is given, and steps change them in place.
+        self.optimiser.load_state_dict(_copied(self._good["optimiser"]))
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: _copied(part) for key, part in value.items()}
+    return [_copied(part) for part in value] if isinstance(value, list) else value
 
 
 def schedule(step: int, steps: int, peak: float) -> float:
@@ -170,8 +180,17 @@ class _Numbered(Dataset):
         return self.item(self.first + index)
 
 
-def _one_thread(_: int) -> None:
+def _at_work(_: int) -> None:
     torch.set_num_threads(1)
+    # A fork server's workers are not children of who they work for, and torch does not see that they are left alone.
+    threading.Thread(target=_leave_together, daemon=True).start()
+
+
+def _leave_together() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def batches(item: Callable[[int], Any], first: int, steps: int, size: int, workers: int, collate: Any) -> Iterator[Any]:
@@ -181,7 +200,7 @@ def batches(item: Callable[[int], Any], first: int, steps: int, size: int, worke
         size,
         num_workers=workers,
         collate_fn=collate,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_at_work,
         prefetch_factor=2 if workers else None,
         # Tensors in shared memory would be limited by the size of /dev/shm.
         multiprocessing_context="forkserver" if workers else None,
@@ -253,10 +272,12 @@ def encode(recipe: Recipe, songs: Sequence[Path], seed: int, folder: Path, worke
             with _half_precision():
                 roles, own = network(clip.patches)
             asked = clip.own_share > OWN_ENOUGH
-            role_loss = nn.functional.cross_entropy(roles[asked], clip.roles[asked], label_smoothing=0.05)
+            role_loss = torch.zeros(())
+            if asked.any():
+                role_loss = nn.functional.cross_entropy(roles[asked], clip.roles[asked], label_smoothing=0.05)
             own_loss = nn.functional.binary_cross_entropy_with_logits(own, clip.own_share)
             if descend(checkpoint, role_loss + own_loss, step, stage.steps, stage.rate, parameters):
-                right = (roles[asked].argmax(-1) == clip.roles[asked]).float().mean()
+                right = (roles[asked].argmax(-1) == clip.roles[asked]).sum() / asked.sum().clamp(min=1)
                 log(
                     "encode",
                     step + 1,
@@ -320,32 +341,36 @@ def learn_gains(
     checkpoint = Checkpoint(folder / "gains.pt", network, torch.optim.AdamW(parameters, stage.rate, weight_decay=0.02))
     examples = Examples(songs, recipe.conditions, seed + 1000)
     kept_examples = Kept(examples, Ears(network.encoder, network.clock), folder / "heard")
-    each = stage.examples // stage.batch
-    steps = each * stage.passes
-    number = Shuffled(stage.examples, seed)
-    kept: dict[str, Tensor] | None = None
+    row = Replayed(stage.new, stage.batch, seed)
     for step, heard in enumerate(
-        batches(Chosen(kept_examples, number), checkpoint.step, steps, stage.batch, workers, stack), checkpoint.step
+        batches(Chosen(kept_examples, row), checkpoint.step, stage.steps, stage.batch, workers, stack), checkpoint.step
     ):
         rng = torch.Generator().manual_seed(seed * 1_000_003 + step)
         shift = stage.staging_db * (2 * torch.rand(heard.roles.shape, generator=rng) - 1)
-        heard = louder(heard, shift) if step >= each else heard
-        state = beginning(network, heard, rng, kept, stage.carried)
-        kept = train_song(network, heard, state, stage, checkpoint, parameters, step, steps, log)
-        checkpoint.advance(step + 1, now=step + 1 == steps)
+        heard = louder(heard, shift)
+        state = beginning(network, heard, rng, checkpoint.carried, stage.carried)
+        checkpoint.carried = train_song(network, heard, state, stage, checkpoint, parameters, step, log)
+        checkpoint.advance(step + 1, now=step + 1 == stage.steps)
     return network.eval()
 
 
-class Shuffled:
-    """Numbers below `count`, in a new order every time they are through."""
+class Replayed:
+    """Which example is at a place of a stage's row: some of each batch are new, the others come again.
 
-    def __init__(self, count: int, seed: int) -> None:
-        self.count, self.seed = count, seed
+    New examples cost worker processes as much time as the network needs for a batch; so neither waits for the other.
+    """
+
+    def __init__(self, new: int, batch: int, seed: int) -> None:
+        self.new, self.batch, self.seed = new, batch, seed
 
     def __call__(self, place: int) -> int:
-        """Return the number at a place of the endless row."""
-        turn, index = divmod(place, self.count)
-        return int(np.random.default_rng([self.seed, turn]).permutation(self.count)[index]) if turn else index
+        """Return the number of the example at `place`."""
+        step, index = divmod(place, self.batch)
+        # Some batches back, so that whoever made it has written it down.
+        old = (step - REPLAY_AFTER) * self.new
+        if index < self.new or old <= 0:
+            return step * self.new + index % self.new
+        return int(np.random.default_rng([self.seed, place]).integers(old))
 
 
 class Chosen:
@@ -373,23 +398,23 @@ def train_song(
     checkpoint: Checkpoint,
     parameters: Sequence[nn.Parameter],
     step: int,
-    steps: int,
     log: Log,
 ) -> dict[str, Tensor] | None:
     """Go through a batch of songs snippet by snippet, a step each; returns the state it ends in."""
     frames = heard.mask.shape[-1]
     for start in range(0, frames - 1, stage.frames):
         window = slice(start, min(start + stage.frames, frames))
-        used = in_use(in_context(network, heard), heard.mask, network.clock)[:, :, window]
-        gain_db, following = network.continued(used, heard.levels[:, :, window], heard.mask[..., window], state)
+        with _half_precision():
+            used = in_use(in_context(network, heard), heard.mask, network.clock)[:, :, window]
+            gain_db, following = network.continued(used, heard.levels[:, :, window], heard.mask[..., window], state)
         loss = gain_loss(gain_db, heard, start)
         total = (loss.error + stage.vocals * loss.vocals + stage.smoothness * loss.roughness) / 10.0
-        if not descend(checkpoint, total, step, steps, stage.rate, parameters):
+        if not descend(checkpoint, total, step, stage.steps, stage.rate, parameters):
             return None
         log(
             "gains",
             step + 1,
-            steps,
+            stage.steps,
             {"error_db": loss.error.item(), "vocals_db": loss.vocals.item(), "roughness_db": loss.roughness.item()},
         )
         state = {name: rows.detach() for name, rows in following.items()}
@@ -471,8 +496,9 @@ def learn_mix(
         batches(sounding, checkpoint.step, stage.steps, stage.batch, workers, _stack_audible), checkpoint.step
     ):
         state = beginning(network, heard, torch.Generator().manual_seed(seed * 1_000_003 + step))
-        used = in_use(in_context(network, heard), heard.mask, network.clock)
-        gain_db, _ = network.continued(used, heard.levels, heard.mask, state)
+        with _half_precision():
+            used = in_use(in_context(network, heard), heard.mask, network.clock)
+            gain_db, _ = network.continued(used, heard.levels, heard.mask, state)
         # What is predicted from frame n is for frame n + 1; the first plays at 0 dB.
         applied = torch.cat([torch.zeros_like(gain_db[..., :1]), gain_db[..., :-1]], -1)
         mix = mixdown(inputs, applied, network.clock, SAMPLE_RATE, applied[..., 0])

@@ -21,7 +21,7 @@ class Encode:
         Peak learning rate.
     """
 
-    steps: int = 1600
+    steps: int = 1400
     batch: int = 8
     seconds: float = 6.0
     rate: float = 1e-3
@@ -33,21 +33,21 @@ class Gains:
 
     Attributes
     ----------
-    examples : int
-        How many different ones.
-    passes, batch : int
-        How often each is seen, with other gain staging every time, and how many at once.
+    steps, batch, new : int
+        Batches, examples in each, and how many of these are new; the others come again with other gain staging.
     frames : int
         Length of a snippet; an example's next snippet goes on from the state in which the last one ended.
     rate, vocals, smoothness : float
         Peak learning rate; weights of `training.losses.GainLoss`'s parts.
+    staging_db : float
+        How wrong that is, either way.
     carried : float
         Share of examples that begin in a state in which another one ended: a band's hundredth song.
     """
 
-    examples: int = 3000
-    passes: int = 4
+    steps: int = 800
     batch: int = 8
+    new: int = 3
     frames: int = 402
     rate: float = 1e-3
     vocals: float = 0.3
@@ -94,7 +94,7 @@ class Recipe:
     """
 
     name: str
-    songs: int = 1000
+    songs: int = 400
     test_songs: int = 48
     seconds: float = 40.2
     width: float = 0.25
@@ -117,7 +117,7 @@ RECIPES = {
         hidden=32,
         conditions=Conditions(seconds=12.0),
         encode=Encode(steps=4, batch=2),
-        gains=Gains(examples=4, passes=2, batch=2, frames=120),
+        gains=Gains(steps=4, batch=2, new=1, frames=120),
         mix=Mix(steps=2, batch=1, seconds=6.0),
     ),
 }

@@ -27,6 +27,7 @@ from alm_plugin.features.clock import MULTI_RATE, ModelClock
 from alm_plugin.models.context import ContextBlock
 from alm_plugin.models.encoder import VGGish
 from alm_plugin.models.memory import OUTPUTS, LoudnessMemory
+from alm_plugin.models.recurrent import run
 from alm_plugin.models.roles import ROLES
 
 HIDDEN = 128
@@ -319,14 +320,14 @@ class ALM(nn.Module):
         order = torch.argsort(~active, dim=-1, stable=True).unsqueeze(-1)
         packed = x.gather(2, order.expand_as(x)).flatten(0, 1)
         before = state["hidden"].flatten(0, 1)
-        hidden = self.gru(packed, before.unsqueeze(0))[0]
+        hidden = run(self.gru, packed, before)
         # What the channel ends on is its output of the last active frame, or its state if there was none.
         count = active.sum(-1).flatten()
         last = hidden.gather(1, (count - 1).clamp(min=0).view(-1, 1, 1).expand(-1, 1, hidden.shape[-1])).squeeze(1)
         last = torch.where((count > 0).unsqueeze(-1), last, before).unflatten(0, (batch, channels))
         hidden = hidden.unflatten(0, (batch, channels))
         hidden = torch.empty_like(hidden).scatter(2, order.expand_as(hidden), hidden)
-        output = self.mlp(self.context3(hidden.transpose(1, 2), across))
+        output = self.mlp(self.context3(hidden.transpose(1, 2), across)).to(mask.dtype)
         following = state | {"hidden": last}
         if self.gain != "memory":
             return self.direct(output, across).transpose(1, 2), following
