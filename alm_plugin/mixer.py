@@ -398,7 +398,8 @@ class _Stream:
         strip = self.strips[name]
         if self.widths[name]:
             strip.prepare(self.sample_rate, self.widths[name])
-        self.applied_db[name] = self._wanted(name, 0.0, None, self.position / self.sample_rate)
+        first_db = float(self.predictor.gain_db[list(self.strips).index(name)])
+        self.applied_db[name] = self._wanted(name, first_db, None, self.position / self.sample_rate)
         strip.gain.jump(self.applied_db[name])
 
     def align(self) -> None:

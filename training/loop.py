@@ -499,9 +499,10 @@ def learn_mix(
         with _half_precision():
             used = in_use(in_context(network, heard), heard.mask, network.clock)
             gain_db, _ = network.continued(used, heard.levels, heard.mask, state)
-        # What is predicted from frame n is for frame n + 1; the first plays at 0 dB.
-        applied = torch.cat([torch.zeros_like(gain_db[..., :1]), gain_db[..., :-1]], -1)
-        mix = mixdown(inputs, applied, network.clock, SAMPLE_RATE, applied[..., 0])
+        # What is predicted from frame n is for frame n + 1.
+        first_db = state["gain_db"]
+        applied = torch.cat([first_db.unsqueeze(-1), gain_db[..., :-1]], -1)
+        mix = mixdown(inputs, applied, network.clock, SAMPLE_RATE, first_db)
         stft = distance(mix.unsqueeze(1), target.unsqueeze(1))
         loss = gain_loss(gain_db, heard)
         anchor = loss.error + recipe.gains.vocals * loss.vocals + recipe.gains.smoothness * loss.roughness

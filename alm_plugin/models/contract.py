@@ -90,5 +90,9 @@ class Model(Protocol):
         ...
 
     def initial_state(self, channels: int) -> State:
-        """State before the first frame. A row named ``role`` (C,) int64 is filled by the mixer, see `models.roles`."""
+        """State before the first frame.
+
+        A row named ``role`` (C,) int64 is filled by the mixer, see `models.roles`. A row named ``gain_db`` (C,) says
+        with which gains the first frame plays, 0 dB where there is none.
+        """
         ...

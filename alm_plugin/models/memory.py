@@ -45,6 +45,8 @@ class LoudnessMemory(nn.Module):
         and his entry must not find the gain that would make that loud.
     least_db, most_db : float
         Bounds of the gain.
+    start_db : float
+        Gain before anything has been heard: nobody knows how hot the inputs are, and all of a band at 0 dB clips.
     """
 
     def __init__(self, frame_s: float) -> None:
@@ -53,13 +55,13 @@ class LoudnessMemory(nn.Module):
         self.least_write = 1e-3
         self.typical_lufs, self.scale_lu = -32.0, 10.0
         self.rise_db, self.fall_db = 1.0, 2.5
-        self.least_db, self.most_db = -43.0, 30.0
+        self.least_db, self.most_db, self.start_db = -43.0, 30.0, -12.0
         self.sums, self.offset_lu = SUMS, OFFSET_LU
 
     def fresh(self, like: Tensor) -> dict[str, Tensor]:
-        """Memory of nothing, at 0 dB, for as many channels as `like` (C, ...) has rows."""
+        """Memory of nothing for as many channels as `like` (C, ...) has rows."""
         channels = like.shape[0]
-        return {"memory": like.new_zeros((channels, self.sums)), "gain_db": like.new_zeros((channels,))}
+        return {"memory": like.new_zeros((channels, self.sums)), "gain_db": like.new_full((channels,), self.start_db)}
 
     def forward(
         self, outputs: Tensor, power: Tensor, mask: Tensor, memory: Tensor, last_db: Tensor

@@ -45,8 +45,8 @@ class Predictor:
         size = self.model.metadata.embedding_size
         self.frame = 0
         self.faults = 0
-        self.gain_db = np.zeros(channels, np.float32)
         self._state = self._fresh_state(self.roles)
+        self.gain_db = _first_gains_db(self._state, channels)
         self._embedding = np.zeros((channels, size), np.float32)
         # The newest 96 columns end at `_heard`; they move to the front when the buffer is full.
         self._columns = np.full((channels, 4 * PATCH_COLUMNS, MEL_BANDS), _SILENT_COLUMN, np.float32)
@@ -61,11 +61,11 @@ class Predictor:
         return state
 
     def add_channel(self, role: str | None) -> None:
-        """Add a channel behind the others, at 0 dB and with the state of a stream's start."""
+        """Add a channel behind the others, with the gain and the state of a stream's start."""
         self.roles.append(role)
         fresh = self._fresh_state([role])
         self._state = {name: np.concatenate([rows, fresh[name]]) for name, rows in self._state.items()}
-        self.gain_db = np.append(self.gain_db, np.float32(0.0))
+        self.gain_db = np.append(self.gain_db, _first_gains_db(fresh, 1))
         self._embedding = np.pad(self._embedding, ((0, 1), (0, 0)))
         self._columns = np.pad(self._columns, ((0, 1), (0, 0), (0, 0)), constant_values=_SILENT_COLUMN)
         self._pending = deque(
@@ -159,3 +159,8 @@ class Predictor:
         self.faults += 1
         if self.faults == 1:
             logger.warning("model %s failed, gains hold: %s", self.model.metadata.name, error)
+
+
+def _first_gains_db(state: State, channels: int) -> Array:
+    """Gains in dB (channels,) that a model begins with: 0 dB where its state does not say."""
+    return np.array(state.get("gain_db", np.zeros(channels)), np.float32)
