@@ -52,6 +52,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 2
 
 
+def train(argv: Sequence[str] | None = None) -> int:
+    """Run ``alm-train``: its package lies beside this one in a checkout, and inside it when installed."""
+    try:
+        from alm_plugin.training.cli import main as run  # pyright: ignore[reportMissingImports]
+    except ModuleNotFoundError as error:
+        if error.name != "alm_plugin.training":
+            raise
+        from training.cli import main as run
+    return run(argv)
+
+
 @contextmanager
 def _ending_cleanly() -> Iterator[None]:
     """Let a closed terminal or a shutdown end a command as Ctrl-C does: with nothing half-written left behind."""

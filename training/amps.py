@@ -11,7 +11,7 @@ from numba import njit
 from numpy.typing import NDArray
 from scipy.signal import butter, fftconvolve, resample_poly, sosfilt
 
-from training.colour import to_reference
+from .colour import to_reference
 
 Array = NDArray[np.float64]
 Audio = NDArray[np.float32]

@@ -73,7 +73,7 @@ def true_gains_db(
     lufs = np.array([gated_lufs(row) for row in powers])
     heard = np.isfinite(lufs)
     code = np.array([ROLES.index(role) for role in roles])
-    groups = np.array([GROUPS[ROLE_GROUP[i]] for i in code])
+    groups = np.array([GROUPS[ROLE_GROUP[i]] for i in code], object)
     singing = heard & (groups == "vocals")
     if not singing.any():
         groups[np.array(leads, bool) & heard] = "vocals"
@@ -92,9 +92,10 @@ def true_gains_db(
         if not members.any():
             continue
         offset = np.where(groups == "vocals", 0.0, ROLE_OFFSET_LU[code])
-        gain_db[members] = offset[members] - lufs[members] - 10.0 * np.log10(many[members])
+        gain_db[members] = offset[members] - lufs[members] - 20.0 * np.log10(many[members])
         gain_db[members] += budgets[group] - _sum_lufs(powers, gain_db, members, many)
-    gain_db += MIX_LUFS - _sum_lufs(powers, gain_db, heard, many)
+    if heard.any():
+        gain_db += MIX_LUFS - _sum_lufs(powers, gain_db, heard, many)
     return gain_db
 
 

@@ -11,9 +11,10 @@ from typing import Any
 from alm_plugin.data import staged
 from alm_plugin.models.alm import ALM
 from alm_plugin.models.files import save_weights
-from training.corpus import KINDS, fingerprint
-from training.recipe import Recipe
-from training.speakers import VOICES
+
+from .corpus import KINDS, fingerprint
+from .recipe import Recipe
+from .speakers import VOICES
 
 LICENCE = "GPL-3.0-or-later"
 

@@ -23,7 +23,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from alm_plugin import __version__
 from alm_plugin.data import reason_of
 from alm_plugin.errors import AlmError
-from training.recipe import RECIPES, Recipe
+
+from .recipe import RECIPES, Recipe
 
 DEFAULT_WORK = Path("alm-training")
 
@@ -34,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not given or given[0] not in ("train", "compose", "evaluate", "-h", "--help", "--version"):
         given.insert(0, "train")
     arguments = _parser().parse_args(given)
-    from training.corpora import MaterialError
-    from training.loop import TrainingError
+    from .corpora import MaterialError
+    from .loop import TrainingError
 
     try:
         return arguments.run(arguments)
@@ -143,8 +144,8 @@ def _follow(progress: Progress, description: str, total: int, items: Iterable[An
 
 
 def _material(recipe: Recipe, work: Path, workers: int, progress: Progress, kinds: Sequence[str]) -> None:
-    from training.corpus import build_corpus, build_voices
-    from training.speakers import VOICES
+    from .corpus import build_corpus, build_voices
+    from .speakers import VOICES
 
     (work / "voices").mkdir(parents=True, exist_ok=True)
     _follow(progress, "voices", len(VOICES), build_voices(work / "voices", workers))
@@ -192,13 +193,13 @@ class _Log:
 def _train(arguments: argparse.Namespace) -> int:
     import torch
 
-    from training.card import write_model
-    from training.corpora import build_user_corpus, multitracks_in, scores_in
-    from training.examples import Examples
-    from training.loop import Clips, train
-    from training.recognition import recognise
-    from training.song import songs_in
-    from training.testset import CONDITIONS, SEED
+    from .card import write_model
+    from .corpora import build_user_corpus, multitracks_in, scores_in
+    from .examples import Examples
+    from .loop import Clips, train
+    from .recognition import recognise
+    from .song import songs_in
+    from .testset import CONDITIONS, SEED
 
     torch.set_num_threads(1)
     recipe, work = RECIPES[arguments.recipe], arguments.work
@@ -240,12 +241,13 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     import torch
 
     from alm_plugin.models.registry import DEFAULT, load_model
-    from training.card import card
-    from training.corpus import KINDS, fingerprint
-    from training.evaluate import System, evaluate, play
-    from training.report import markdown, write_html
-    from training.song import songs_in
-    from training.testset import TestSet
+
+    from .card import card
+    from .corpus import KINDS, fingerprint
+    from .evaluate import System, evaluate, play
+    from .report import markdown, write_html
+    from .song import songs_in
+    from .testset import TestSet
 
     torch.set_num_threads(1)
     recipe, work = RECIPES[arguments.recipe], arguments.work

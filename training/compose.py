@@ -15,8 +15,8 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from training.midi import Note
-from training.styles import (
+from .midi import Note
+from .styles import (
     CYMBALS,
     ENERGY,
     FILLS,

@@ -26,11 +26,12 @@ from alm_plugin.data import reason_of
 from alm_plugin.errors import AlmError, AudioFileError, ParameterError
 from alm_plugin.models.roles import guess_role
 from alm_plugin.render import READABLE, Track, TrackReader, find_tracks
-from training.colour import to_reference
-from training.compose import Part, Player, Score, Song, covered, into, split_kit, unique, untangle
-from training.corpus import KINDS, bank_in, render, single_thread
-from training.midi import DRUM_CHANNEL, Note
-from training.song import SAMPLE_RATE, Stem, save_song
+
+from .colour import to_reference
+from .compose import Part, Player, Score, Song, covered, into, split_kit, unique, untangle
+from .corpus import KINDS, bank_in, render, single_thread
+from .midi import DRUM_CHANNEL, Note
+from .song import SAMPLE_RATE, Stem, save_song
 
 Audio = NDArray[np.float32]
 

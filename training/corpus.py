@@ -18,16 +18,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.amps import amplify
-from training.balance import gated_lufs
-from training.colour import colour
-from training.compose import STYLES, Part, Score, compose
-from training.midi import SOUNDFONTS, midi_file, play
-from training.singer import Sung
-from training.song import SAMPLE_RATE, Stem, load_song, save_song
-from training.speakers import VOICES, Voice
-from training.strings import play as play_model
-from training.voices import Bank, Singer, build_bank, sing
+from .amps import amplify
+from .balance import gated_lufs
+from .colour import colour
+from .compose import STYLES, Part, Score, compose
+from .midi import SOUNDFONTS, midi_file, play
+from .singer import Sung
+from .song import SAMPLE_RATE, Stem, load_song, save_song
+from .speakers import VOICES, Voice
+from .strings import play as play_model
+from .voices import Bank, Singer, build_bank, sing
 
 Audio = NDArray[np.float32]
 

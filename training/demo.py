@@ -24,10 +24,11 @@ from rich.progress import Progress
 from alm_plugin.models.roles import GROUP_BUDGET_LU, GROUPS, ROLE_GROUP, ROLE_OFFSET_LU, ROLES
 from alm_plugin.nodes.chain import Chain
 from alm_plugin.units import db_to_factor
-from training import demo_song as song
-from training.midi import SOUNDFONT, Control, Note, midi_file, play
-from training.singer import Sung, sing
-from training.stage import Seat, perform
+
+from . import demo_song as song
+from .midi import SOUNDFONT, Control, Note, midi_file, play
+from .singer import Sung, sing
+from .stage import Seat, perform
 
 Audio = NDArray[np.float32]
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from training.midi import CHORUS_SEND, PAN, Control, Note
+from .midi import CHORUS_SEND, PAN, Control, Note
 
 TITLE = "Turn Me Up"
 TEMPO_BPM = 126.0

@@ -27,9 +27,10 @@ from alm_plugin.models.predictor import Predictor
 from alm_plugin.models.roles import ROLES
 from alm_plugin.nodes.strip import Strip
 from alm_plugin.units import db_to_factor, factor_to_db, ms_to_samples
-from training.balance import gated_lufs, hop_powers
-from training.examples import CONVERTER_PEAK, FRAME, Audio, Example, Examples
-from training.song import SAMPLE_RATE
+
+from .balance import gated_lufs, hop_powers
+from .examples import CONVERTER_PEAK, FRAME, Audio, Example, Examples
+from .song import SAMPLE_RATE
 
 Curves = NDArray[np.float32]
 Player = Callable[[Example], Curves]

@@ -18,9 +18,10 @@ from alm_plugin.features.clock import MULTI_RATE
 from alm_plugin.models.roles import role_codes
 from alm_plugin.nodes.chain import Chain
 from alm_plugin.units import db_to_factor
-from training.balance import gated_lufs, hop_powers, true_gains_db
-from training.song import SAMPLE_RATE, Song, load_song
-from training.stage import bleed, random_stage, responses
+
+from .balance import gated_lufs, hop_powers, true_gains_db
+from .song import SAMPLE_RATE, Song, load_song
+from .stage import bleed, random_stage, responses
 
 Audio = NDArray[np.float32]
 
@@ -195,7 +196,7 @@ def make_example(song: Song, rng: np.random.Generator, conditions: Conditions) -
     lufs = np.array([gated_lufs(row) for row in powers])[:, None] + pre_db[:, None] + desk_db
     power = np.square(own).reshape(count, frames, FRAME).mean(axis=2)
     total = np.square(inputs).reshape(count, frames, FRAME).mean(axis=2)
-    playing = power > 10.0 ** ((lufs + PLAYING_DB) / 10.0)
+    playing = (power > 10.0 ** ((lufs + PLAYING_DB) / 10.0)) & np.isfinite(gain_db)[:, None]
     return Example(
         np.ascontiguousarray(inputs, np.float32),
         np.ascontiguousarray(own, np.float32),

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from alm_plugin.features.clock import ModelClock
 from alm_plugin.features.front_end import PATCH_COLUMNS, FrontEnd
 from alm_plugin.features.log_mel import LOG_OFFSET
-from training.examples import Example
-from training.song import SAMPLE_RATE
+
+from .examples import Example
+from .song import SAMPLE_RATE
 
 COLUMNS_PER_FRAME = 5
 SILENT_COLUMN = float(np.log(LOG_OFFSET))

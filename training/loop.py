@@ -30,12 +30,13 @@ from alm_plugin.models.alm import ALM, embed_active, in_use
 from alm_plugin.models.alm import heard as heard_frames
 from alm_plugin.models.encoder import VGGish
 from alm_plugin.models.roles import ROLES
-from training.examples import Example, Examples
-from training.heard import Heard, hear, louder, patches, stack
-from training.losses import gain_loss, multi_resolution_stft
-from training.mixdown import mixdown
-from training.recipe import Recipe
-from training.song import SAMPLE_RATE
+
+from .examples import Example, Examples
+from .heard import Heard, hear, louder, patches, stack
+from .losses import gain_loss, multi_resolution_stft
+from .mixdown import mixdown
+from .recipe import Recipe
+from .song import SAMPLE_RATE
 
 CHECKPOINT_S = 120.0
 CLIP_NORM = 1.0

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from alm_plugin.models.roles import GROUPS, ROLE_GROUP
-from training.heard import Heard
-from training.song import SAMPLE_RATE
+
+from .heard import Heard
+from .song import SAMPLE_RATE
 
 VOCALS = torch.tensor([GROUPS[g] == "vocals" for g in ROLE_GROUP] + [False])
 """By role code; the last is that of no role."""

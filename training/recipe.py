@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from training.examples import Conditions
+from .examples import Conditions
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ class Gains:
         Share of examples that begin in a state in which another one ended: a band's hundredth song.
     """
 
-    steps: int = 800
-    batch: int = 8
-    new: int = 3
-    frames: int = 402
+    steps: int = 1150
+    batch: int = 4
+    new: int = 1
+    frames: int = 201
     rate: float = 1e-3
     vocals: float = 0.3
     smoothness: float = 0.2

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from alm_plugin.models.roles import ROLES
-from training.loop import OWN_ENOUGH, Clip, Pretext
+
+from .loop import OWN_ENOUGH, Clip, Pretext
 
 SINGERS = [ROLES.index("vocals"), ROLES.index("backing vocals")]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.evaluate import (
+from .evaluate import (
     NOT_LIVE,
     Estimate,
     Evaluation,

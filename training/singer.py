@@ -17,7 +17,7 @@ import soundfile
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
-from training.midi import find_program
+from .midi import find_program
 
 Array = NDArray[np.float64]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.balance import hop_powers
+from .balance import hop_powers
 
 Audio = NDArray[np.float32]
 

@@ -15,7 +15,7 @@ from numba import njit
 from numpy.typing import NDArray
 from scipy.signal import butter, iirpeak, lfilter, resample_poly, sosfilt
 
-from training.midi import Note
+from .midi import Note
 
 Array = NDArray[np.float64]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from training.examples import Conditions, Example, make_example
-from training.song import load_song
+from .examples import Conditions, Example, make_example
+from .song import load_song
 
 SEED = 90_002
 CONDITIONS = Conditions(seconds=40.2, jump=0.0, clip=0.0)

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 from scipy.signal import find_peaks
 
-from training.midi import find_program
-from training.singer import Sung
-from training.speakers import VOICES, WEIGHTS, Sex, Voice
+from .midi import find_program
+from .singer import Sung
+from .speakers import VOICES, WEIGHTS, Sex, Voice
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated", category=UserWarning)

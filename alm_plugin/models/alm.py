@@ -142,6 +142,9 @@ class ALM(nn.Module):
         If an argument is out of range or unknown.
     """
 
+    # TorchScript leaves out the branches that a constant rules out, and the attributes only they know.
+    __constants__ = ("roles",)
+
     def __init__(
         self,
         width: float = 0.25,
@@ -167,7 +170,7 @@ class ALM(nn.Module):
         if roles:
             # Row 0 is for channels of which nothing is said.
             self.role = nn.Embedding(len(ROLES) + 1, size)
-            nn.init.normal_(self.role.weight, 0.0, 0.1)
+            nn.init.normal_(self.role.weight, 0.0, 0.5)
         self.context2 = ContextBlock(size)
         self.gru = nn.GRU(size, HIDDEN, batch_first=True)
         self.context3 = ContextBlock(HIDDEN)

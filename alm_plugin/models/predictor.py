@@ -152,6 +152,8 @@ class Predictor:
             # What made a gain infinite is in the state and would stay there: start it afresh.
             self._fault(ValueError(f"expected finite gains in dB, got {gain_db}"))
             following = {name: rows[active] for name, rows in self._fresh_state(self.roles).items()}
+            if "gain_db" in following:
+                following["gain_db"] = self.gain_db[active].astype(following["gain_db"].dtype)
         for name in state:
             self._state[name][active] = following[name]
 

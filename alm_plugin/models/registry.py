@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from pathlib import Path
 from typing import cast
 
@@ -26,6 +27,18 @@ def shipped() -> list[str]:
 
 def _weights(name: str) -> Path:
     return presets_dir() / "models" / f"{name}.safetensors"
+
+
+@cache
+def _shipped(path: Path) -> Model:
+    # Models remember nothing: any number of mixers can share one.
+    return _from_file(path)
+
+
+def _from_file(path: Path) -> Model:
+    from alm_plugin.models.files import load_model_file
+
+    return load_model_file(path)
 
 
 def load_model(model: str | Path | Model) -> Model:
@@ -58,9 +71,7 @@ def load_model(model: str | Path | Model) -> Model:
                 )
         elif not path.suffix and not path.exists():
             raise ModelError(f"model must be one of {', '.join([*RULES, *NETWORKS])} or a file, got {name!r}")
-        from alm_plugin.models.files import load_model_file
-
-        return load_model_file(path)
+        return _shipped(path) if name in NETWORKS else _from_file(path)
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(model, torch.nn.Module) and not isinstance(model, Model):
         from alm_plugin.models.files import TorchModel

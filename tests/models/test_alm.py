@@ -5,7 +5,9 @@ from torch import nn
 
 from alm_plugin.errors import ParameterError
 from alm_plugin.features.clock import MULTI_RATE, SINGLE_RATE, ModelClock
-from alm_plugin.models.alm import ALM, to_gain_db
+from alm_plugin.models.alm import ALM, in_use, to_gain_db
+from alm_plugin.models.contract import ModelMetadata
+from alm_plugin.models.files import TorchModel, load_model_file, save_torchscript
 
 
 def lively(network, seed=0, scale=1.0):
@@ -68,6 +70,8 @@ def stream(network, patches, levels, mask):
             gains[active, frame] = gain_db
             for name in state:
                 state[name][active] = after[name]
+        if "gain_db" in state:  # a masked channel is not asked, and keeps its last
+            gains[:, frame] = state["gain_db"]
     return gains
 
 
@@ -83,8 +87,9 @@ CLOCKS = {
 @torch.no_grad()
 @pytest.mark.parametrize("clock", CLOCKS.values(), ids=CLOCKS)
 @pytest.mark.parametrize("seed", [0, 1])
-def test_parallel_is_streaming(clock, seed):
-    network = lively(small(clock, levels="all"), seed).double()
+@pytest.mark.parametrize("gain", ["exp", "memory"])
+def test_parallel_is_streaming(clock, seed, gain):
+    network = lively(small(clock, levels="all", gain=gain), seed).double()
     songs = [song(channels, 61, clock, seed) for channels in (4, 4)]
     songs[1] = tuple(part.flip(0) * 0.9 for part in songs[1])
     parallel = network(*(torch.stack(parts) for parts in zip(*songs, strict=True)))
@@ -96,9 +101,12 @@ def test_parallel_is_streaming(clock, seed):
 # What some thirty operators round in single precision: 1e-5 dB where gains are a few dB, 1e-5 of the factor at 20 dB.
 @torch.no_grad()
 @pytest.mark.parametrize("clock", [MULTI_RATE, SINGLE_RATE], ids=["mr", "sr"])
-@pytest.mark.parametrize(("scale", "least_std", "tolerance_db"), [(0.25, 0.5, 1e-5), (1.0, 2.0, 8.7e-5)])
-def test_parallel_is_streaming_in_single_precision(clock, scale, least_std, tolerance_db):
-    network = lively(small(clock, levels="all"), 1, scale)
+@pytest.mark.parametrize(
+    ("gain", "scale", "least_std", "tolerance_db"),
+    [("exp", 0.25, 0.5, 1e-5), ("exp", 1.0, 2.0, 8.7e-5), ("memory", 0.25, 0.5, 1e-4)],
+)
+def test_parallel_is_streaming_in_single_precision(clock, gain, scale, least_std, tolerance_db):
+    network = lively(small(clock, levels="all", gain=gain), 1, scale)
     parts = song(5, 200, clock, 1, torch.float32)
     parallel, streamed = network(*(part[None] for part in parts))[0], stream(network, *parts)
     assert streamed[streamed != 0].std() > least_std
@@ -172,33 +180,43 @@ def test_masked_patches_are_not_encoded():
     assert 0 < batches[0] < 40
 
 
-def frame_of(channels, seed=3):
+def frame_of(channels, seed=3, gain="exp"):
     rng = np.random.default_rng(seed)
     embedding, hidden = rng.normal(size=(2, channels, 128)).astype(np.float32)
     levels = rng.uniform((0.001, 0.001, -70.0), (1.0, 1.0, 0.0), (channels, 3)).astype(np.float32)
-    return torch.tensor(embedding), torch.tensor(levels), torch.ones(channels), {"hidden": torch.tensor(hidden)}
+    state = {"hidden": torch.tensor(hidden)}
+    if gain == "memory":
+        weight, lufs, offset = rng.uniform((0.5, -40.0, -40.0), (20.0, -15.0, -20.0), (channels, 3)).T
+        memory = weight[:, None] * np.stack([10 ** (lufs / 10), offset, np.ones(channels)], 1)
+        state["memory"] = torch.tensor(memory, dtype=torch.float32)
+        state["gain_db"] = torch.tensor(offset - lufs + rng.uniform(-2.0, 1.0, channels), dtype=torch.float32)
+    return torch.tensor(embedding), torch.tensor(levels), torch.ones(channels), state
 
 
 @torch.no_grad()
-def test_follows_a_permutation():
-    network = lively(small(levels="all"), scale=0.3)
+@pytest.mark.parametrize("gain", ["exp", "memory"])
+def test_follows_a_permutation(gain):
+    network = lively(small(levels="all", gain=gain), scale=0.3)
     patches, order = 2.0 * torch.randn(7, 96, 64), torch.tensor([3, 0, 6, 2, 5, 1, 4])
-    _, levels, mask, state = frame_of(7)
+    _, levels, mask, state = frame_of(7, gain=gain)
     mask[2] = 0.4
     embedding = network.embed(patches, mask)
     gain_db, after = network.step(embedding, levels, mask, state)
     assert gain_db.std() > 1.0
     embedding_2 = network.embed(patches[order], mask[order])
-    moved = {"hidden": state["hidden"][order]}
+    moved = {name: rows[order] for name, rows in state.items()}
     gain_db_2, after_2 = network.step(embedding_2, levels[order], mask[order], moved)
     torch.testing.assert_close(embedding_2, embedding[order], rtol=0, atol=1e-5)
     torch.testing.assert_close(gain_db_2, gain_db[order], rtol=0, atol=1e-5)
-    torch.testing.assert_close(after_2["hidden"], after["hidden"][order], rtol=0, atol=1e-5)
+    assert after.keys() == state.keys()
+    for name in after:
+        torch.testing.assert_close(after_2[name], after[name][order], rtol=1e-6, atol=1e-5)
 
 
 @torch.no_grad()
-def test_padded_channels_change_nothing():
-    network = lively(small(levels="all")).double()
+@pytest.mark.parametrize("gain", ["exp", "memory"])
+def test_padded_channels_change_nothing(gain):
+    network = lively(small(levels="all", gain=gain)).double()
     patches, levels, mask = song(3, 50, MULTI_RATE)
     gains = network(patches[None], levels[None], mask[None])[0]
     rng = torch.Generator().manual_seed(4)
@@ -208,31 +226,111 @@ def test_padded_channels_change_nothing():
     padded.append(torch.cat([mask, torch.zeros(2, 50, dtype=mask.dtype)]))
     result = network(*(part[None] for part in padded))[0]
     torch.testing.assert_close(result[:3], gains, rtol=0, atol=1e-6)
-    assert (result[3:] == 0.0).all()
+    begun = network.initial_state(2).get("gain_db", torch.zeros(2, dtype=result.dtype))
+    assert (result[3:] == begun.unsqueeze(-1)).all()
 
 
 @torch.no_grad()
-def test_masked_rows_are_frozen_and_at_0_db():
-    network = lively(small())
-    embedding, levels, mask, state = frame_of(4)
+@pytest.mark.parametrize("gain", ["exp", "memory"])
+def test_masked_rows_are_frozen_and_at_0_db_or_where_they_were(gain):
+    network = lively(small(gain=gain))
+    embedding, levels, mask, state = frame_of(4, gain=gain)
     mask[1], mask[3] = 0.0, 0.2
-    before = state["hidden"].clone()
+    before = {name: rows.clone() for name, rows in state.items()}
     gain_db, after = network.step(embedding, levels, mask, state)
-    assert torch.equal(state["hidden"], before)
-    assert gain_db[1] == 0.0
-    assert torch.equal(after["hidden"][1], before[1])
-    assert (gain_db[[0, 2, 3]].abs() > 0.01).all()
-    assert ((after["hidden"] - before)[[0, 2, 3]].abs().amax(1) > 0.01).all()
+    assert after.keys() == state.keys()
+    resting = torch.zeros(4) if gain == "exp" else before["gain_db"]
+    assert gain_db[1] == resting[1]
+    assert ((gain_db - resting)[[0, 2, 3]].abs() > 0.01).all()
+    for name in state:
+        assert torch.equal(state[name], before[name])
+        assert torch.equal(after[name][1], before[name][1])
+        assert ((after[name] - before[name])[[0, 2, 3]].reshape(3, -1).abs().amax(1) > 0.01).all()
 
 
 @torch.no_grad()
-def test_all_masked_is_finite():
-    network = lively(small())
-    embedding, levels, mask, state = frame_of(3)
+@pytest.mark.parametrize("gain", ["exp", "memory"])
+def test_all_masked_is_finite(gain):
+    network = lively(small(gain=gain))
+    embedding, levels, mask, state = frame_of(3, gain=gain)
     gain_db, after = network.step(embedding, levels, 0.0 * mask, state)
-    assert (gain_db == 0.0).all()
-    assert torch.equal(after["hidden"], state["hidden"])
+    assert torch.equal(gain_db, state.get("gain_db", torch.zeros(3)))
+    for name in state:
+        assert torch.equal(after[name], state[name])
     assert network.embed(torch.zeros(3, 96, 64), torch.zeros(3)).isfinite().all()
+
+
+@torch.no_grad()
+def test_a_song_in_stretches_is_the_whole_song():
+    network = lively(small(levels="all", gain="memory", roles=True)).double()
+    patches, levels, mask = (part[None] for part in song(4, 61, MULTI_RATE))
+    used = in_use(network.embed_song(patches, mask), mask, network.clock)
+    state = {name: rows[None] for name, rows in network.initial_state(4).items()}
+    state["role"] = torch.tensor([[0, -1, 5, 17]])
+    whole, ended = network.continued(used, levels, mask, state)
+    parts = []
+    for window in (slice(0, 1), slice(1, 20), slice(20, 61)):
+        gains, state = network.continued(used[:, :, window], levels[:, :, window], mask[..., window], state)
+        parts.append(gains)
+    assert whole.std() > 1.0
+    torch.testing.assert_close(torch.cat(parts, -1), whole, rtol=0, atol=1e-9)
+    for name in ended:
+        torch.testing.assert_close(state[name], ended[name], rtol=0, atol=1e-9)
+
+
+@torch.no_grad()
+def test_what_is_said_of_roles_is_heard_in_parallel_as_in_streaming():
+    network = lively(small(levels="all", gain="memory", roles=True)).double()
+    torch.nn.init.normal_(network.role.weight)
+    parts = song(4, 61, MULTI_RATE)
+    role = torch.tensor([0, -1, 5, 17])
+
+    def said(channels):
+        return ALM.initial_state(network, channels) | {"role": role.clone()}
+
+    used = in_use(network.embed_song(parts[0][None], parts[2][None]), parts[2][None], network.clock)
+    state = {name: rows[None] for name, rows in said(4).items()}
+    parallel = network.continued(used, parts[1][None], parts[2][None], state)[0][0]
+    silent = stream(network, *parts)
+    network.initial_state = said
+    streamed = stream(network, *parts)
+    assert (streamed - silent).abs().max() > 0.3
+    torch.testing.assert_close(parallel, streamed, rtol=0, atol=1e-9)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("gain", ["exp", "memory"])
+@pytest.mark.parametrize("form", ["file", "wrap"])
+def test_its_torchscript_form_is_the_same_function(tmp_path, gain, form):
+    network = lively(small(levels="all", gain=gain))
+    if form == "file":
+        path = tmp_path / "network.ts"
+        save_torchscript(network, path, ModelMetadata("network", embedding_size=network.embedding_size))
+        model = load_model_file(path)
+    else:
+        model = TorchModel.wrap(network)
+    patches, levels, mask = song(5, 40, MULTI_RATE, dtype=torch.float32)
+    gains = stream(network, patches, levels, mask)
+    state, embedding = model.initial_state(5), np.zeros((5, 128), np.float32)
+    assert state.keys() == network.initial_state(5).keys()
+    due, scripted = {}, np.zeros((5, 40), np.float32)
+    for t in range(40):
+        active = mask[:, t].numpy() > 0
+        if t % 6 == 0 and active.any():
+            due[t + 6] = active, model.embed(patches[:, t // 6].numpy()[active], mask[:, t].numpy()[active])
+        if t in due:
+            renewed, rows = due[t]
+            embedding[renewed] = rows
+        if active.any():
+            before = {name: rows[active] for name, rows in state.items()}
+            gain_db, after = model.step(embedding[active], levels[active, t].numpy(), mask[active, t].numpy(), before)
+            scripted[active, t] = gain_db
+            for name in state:
+                state[name][active] = after[name]
+        if gain == "memory":
+            scripted[:, t] = state["gain_db"]
+    assert gains.std() > 1.0
+    np.testing.assert_allclose(scripted, gains.numpy(), rtol=0, atol=1e-4)
 
 
 @torch.no_grad()
@@ -297,8 +395,9 @@ def test_an_untrained_network_starts_near_0_db(gain):
     assert small(gain=gain)(*(part[None] for part in parts)).abs().max() < 0.2
 
 
-def test_gradients_reach_every_parameter_and_are_finite():
-    network = lively(small(levels="all")).train()
+@pytest.mark.parametrize("gain", ["exp", "memory"])
+def test_gradients_reach_every_parameter_and_are_finite(gain):
+    network = lively(small(levels="all", gain=gain)).train()
     patches, levels, mask = (part[None] for part in song(4, 40, MULTI_RATE, dtype=torch.float32))
     mask[:, 3], mask[:, :, 20:25] = 0.0, 0.0
     network(patches, levels, mask).square().mean().backward()

@@ -6,7 +6,7 @@ from training.balance import MIX_LUFS, TYPICAL_VOCAL_TO_BAND_LU, VOCAL_TO_BAND_L
 from training.song import SAMPLE_RATE
 
 SECONDS = 12
-METER = pyloudnorm.Meter(SAMPLE_RATE)
+METER = pyloudnorm.Meter(SAMPLE_RATE, filter_class="DeMan")
 
 # From the design's table: loudness of a whole group, the vocals' being 0.
 BUDGETS = {"drums": -5.0, "bass": -8.0, "harmony": -6.2, "backing": -11.0}
@@ -43,7 +43,7 @@ def band():
 
 
 def test_hop_powers_are_the_loudness_of_a_stem_in_the_middle():
-    stem = sound(3, -22.0, slice(2, 9))
+    stem = sound(3, -22.0)
     powers = hop_powers(stem, SAMPLE_RATE)
     assert powers.shape == (10 * SECONDS,)
     loud = powers[powers > 0.1 * powers.max()]
@@ -97,9 +97,7 @@ def test_singers_who_take_turns_are_as_loud_as_one():
         assert lufs(singer) - band_lufs == pytest.approx(TYPICAL_VOCAL_TO_BAND_LU, abs=0.2)
     together = balanced([sound(0, -20.0), sound(1, -35.0), *others], ["vocals", "vocals", "bass", "piano"])[1]
     for singer in together[:2]:
-        assert lufs(singer) - lufs(together[2] + together[3]) == pytest.approx(
-            TYPICAL_VOCAL_TO_BAND_LU - 3.01, abs=0.2
-        )
+        assert lufs(singer) - lufs(together[2] + together[3]) == pytest.approx(TYPICAL_VOCAL_TO_BAND_LU - 3.01, abs=0.2)
     assert gain_db[1] - gain_db[0] == pytest.approx(15.0, abs=3.5)  # their colours differ
 
 
@@ -154,7 +152,6 @@ def test_nobody_leads_where_somebody_sings():
     np.testing.assert_array_equal(balanced(band(), ROLES, leads)[0], balanced(band(), ROLES)[0])
 
 
-@pytest.mark.xfail(raises=KeyError, reason="'vocals' is cut to 'vocal' where no group's name is that long")
 def test_a_bass_leads_a_rhythm_section():
     _, placed = balanced([sound(0), sound(1)], ["bass", "kick"], [True, False])
     assert lufs(placed[0]) - lufs(placed[1]) == pytest.approx(TYPICAL_VOCAL_TO_BAND_LU, abs=0.1)

@@ -1,5 +1,6 @@
 import contextlib
 import errno
+import itertools
 import os
 import resource
 import subprocess
@@ -13,7 +14,6 @@ import torch
 from torch import nn
 
 from alm_plugin import Mixer, Strip
-from alm_plugin.features.clock import MULTI_RATE
 from alm_plugin.models.alm import ALM
 from alm_plugin.models.files import save_weights
 from alm_plugin.models.registry import load_model
@@ -25,7 +25,7 @@ from training.loop import (
     Checkpoint,
     Ears,
     Kept,
-    Shuffled,
+    Replayed,
     TrainingError,
     batches,
     beginning,
@@ -50,7 +50,7 @@ TINY = Recipe(
     hidden=32,
     conditions=Conditions(seconds=6.0),
     encode=Encode(steps=3, batch=1, seconds=3.0),
-    gains=Gains(examples=4, passes=2, batch=2, frames=60, carried=1.0),
+    gains=Gains(steps=4, batch=2, new=2, frames=60, carried=1.0),
     mix=Mix(steps=3, batch=1, seconds=3.0),
 )
 
@@ -290,7 +290,6 @@ def test_too_many_of_them_end_the_run(tmp_path):
         go(checkpoint, 1, factor=float("nan"))
 
 
-
 @pytest.mark.parametrize("how", ["error", "limit", "folder"])
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch, how):
     checkpoint = toy(tmp_path / "a.pt")
@@ -349,13 +348,18 @@ def test_batches_are_numbered(songs):
     assert list(batches(lambda number: number, 5, 5, 3, 0, collate)) == []
 
 
-def test_shuffled_takes_every_number_once_a_turn():
-    number = Shuffled(10, 4)
-    turns = [[number(10 * turn + index) for index in range(10)] for turn in range(3)]
-    assert turns[0] == list(range(10))
-    assert all(sorted(turn) == turns[0] for turn in turns)
-    assert len({tuple(turn) for turn in turns}) == 3
-    assert [Shuffled(10, 4)(place) for place in (29, 3, 15)] == [turns[2][9], 3, turns[1][5]]
+def test_some_of_each_batch_are_new_and_the_others_come_again(monkeypatch):
+    monkeypatch.setattr(loop, "REPLAY_AFTER", 2)
+    row = Replayed(3, 8, 4)
+    rows = np.array([row(place) for place in range(8 * 40)]).reshape(40, 8)
+    assert rows[:, :3].ravel().tolist() == list(range(3 * 40))
+    for step in range(3, 40):
+        assert rows[step, 3:].min() >= 0
+        assert rows[step, 3:].max() < 3 * (step - 2)
+    assert set(rows[:3].ravel()) == set(range(9))
+    assert len(set(rows[39, 3:])) > 2
+    assert [Replayed(3, 8, 4)(place) for place in (310, 7, 133)] == [rows.flat[place] for place in (310, 7, 133)]
+    assert [Replayed(3, 8, 5)(place) for place in range(300, 320)] != rows.ravel()[300:].tolist()
 
 
 def test_what_was_heard_is_remembered_exactly(songs, tmp_path, monkeypatch):
@@ -420,8 +424,8 @@ def test_some_songs_begin_where_others_ended(before, channels):
             assert values.shape[:2] == (batch, channels)
             if carried:
                 assert torch.equal(values[:rows, :wide], kept[name][:rows, :wide])
-                values[:rows, :wide] = 0.0
-            assert (values == 0.0).all()
+                values[:rows, :wide] = network.initial_state(1)[name]
+            assert (values == network.initial_state(1)[name]).all()
         assert (state["role"] != 17).all()  # who plays is another band's
     assert all(torch.equal(kept[name], copies[name]) for name in kept)
     taken = (begin(0.5)["hidden"].abs().amax((1, 2)) > 0)[:rows]
@@ -459,8 +463,10 @@ def test_a_song_goes_on_from_its_last_snippet_and_a_batch_from_the_last_batch(so
     # 120 frames in snippets of 60, 4 steps.
     assert len(states) == len(lines) == 8
     assert [line[1] for line in lines] == [1, 1, 2, 2, 3, 3, 4, 4]
-    assert all((rows == 0.0).all() for name, rows in states[0][0].items() if name != "role")
-    for (_, ended), (begun, _) in zip(states, states[1:], strict=False):
+    for name in ("hidden", "memory", "gain_db"):
+        fresh = ALM(0.0625, 32, gain="memory").initial_state(1)[name]
+        assert (states[0][0][name] == fresh).all()
+    for (_, ended), (begun, _) in itertools.pairwise(states):
         wide = min(ended["hidden"].shape[1], begun["hidden"].shape[1])
         for name in ("hidden", "memory", "gain_db"):
             assert torch.equal(begun[name][:, :wide], ended[name][:, :wide]), name
@@ -539,7 +545,8 @@ def test_what_was_trained_is_what_the_mixer_plays(songs, tmp_path):
     with torch.no_grad():
         gain_db = network(patches(heard.sound, network.clock), heard.levels, heard.mask)
     frames = gain_db.shape[-1]
-    applied = torch.cat([torch.zeros_like(gain_db[..., :1]), gain_db[..., :-1]], -1)
+    first_db = network.initial_state(1)["gain_db"].expand_as(gain_db[..., :1])
+    applied = torch.cat([first_db, gain_db[..., :-1]], -1)
     mix = mixdown(torch.from_numpy(example.inputs)[None], applied, network.clock, SAMPLE_RATE, applied[..., 0])[0]
 
     mixer = Mixer({str(c): Strip() for c in range(len(example.inputs))}, load_model(path), 1, ceiling_db=None)
@@ -547,18 +554,8 @@ def test_what_was_trained_is_what_the_mixer_plays(songs, tmp_path):
     curves = np.stack([mixer.automation.gains_db[str(c)] for c in range(len(example.inputs))])
     assert not mixer.faults
     assert curves.shape == (len(STEMS), frames)
-    assert (curves[:, 0] == 0.0).all()
+    assert (curves[:, 0] == network.account.start_db).all()
     assert np.ptp(curves, axis=1).max() > 5.0
     assert curves[:, -1].std() > 1.0
     np.testing.assert_allclose(curves, applied[0].numpy(), rtol=0, atol=1e-4)
     np.testing.assert_allclose(played[0], mix.numpy(), rtol=0, atol=1e-5)
-
-
-def test_the_first_frame_is_the_only_one_that_waits():
-    """Frame 0 plays at 0 dB: nothing has been heard, and the mixer of training says so too."""
-    inputs = torch.ones(1, 1, 3 * FRAME)
-    gain_db = torch.full((1, 1, 3), -20.0)
-    applied = torch.cat([torch.zeros_like(gain_db[..., :1]), gain_db[..., :-1]], -1)
-    mix = mixdown(inputs, applied, MULTI_RATE, SAMPLE_RATE, applied[..., 0])[0]
-    assert (mix[: FRAME + 480] == 1.0).all()
-    torch.testing.assert_close(mix[FRAME + 960 :], torch.full((2 * FRAME - 960,), 0.1))
