@@ -12,22 +12,11 @@ from alm_plugin.data import staged
 from alm_plugin.models.alm import ALM
 from alm_plugin.models.files import save_weights
 
-from .corpus import KINDS, fingerprint
+from .corpus import KINDS, SOUNDS, fingerprint
 from .recipe import Recipe
 from .speakers import VOICES
 
 LICENCE = "GPL-3.0-or-later"
-
-SOUNDS = {
-    "FluidR3_GM.sf2": "fluid-soundfont-gm (MIT)",
-    "MuseScore_General_Full.sf2": "musescore-general-soundfont-lossless (MIT)",
-    "sf_GMbank.sf2": "csound-soundfont (LGPL-2.1+)",
-    "Black_Pearl_4_LV2.sf2": "avldrums.lv2-soundfont (CC-BY-SA-3.0)",
-    "Red_Zeppelin_4_LV2.sf2": "avldrums.lv2-soundfont (CC-BY-SA-3.0)",
-    "TimGM6mb.sf2": "timgm6mb-soundfont (GPL-2+)",
-}
-"""Debian package and licence of every soundfont."""
-
 
 LIMITS = (
     "It has never heard a recording: songs, voices, rooms and microphones are all made up. How it does on real ones is "
@@ -113,7 +102,7 @@ every 50 ms and before they sound, one gain per channel of a band.
 project. No recording of anybody's music was used. Target: style means of group budgets (vocal to band +0.5 LU in most
 styles, drums -5, bass -8, harmony -6.2, backing vocals -11 LU re the vocals), mix at -24 LUFS.
 
-Sounds: {"; ".join(f"{Path(font).name}: {SOUNDS[Path(font).name]}" for font in fonts)}; strings, winds, synthesisers and
+Sounds: {"; ".join(f"{Path(font).name}: {SOUNDS[font]}" for font in fonts)}; strings, winds, synthesisers and
 amplifiers modelled by the project. Voices, re-pitched with WORLD: {"; ".join(voices)}.
 
 ## Recipe

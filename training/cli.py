@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -137,10 +137,13 @@ def _progress(quiet: bool) -> Iterator[Progress]:
         yield progress
 
 
-def _follow(progress: Progress, description: str, total: int, items: Iterable[Any]) -> None:
+def _followed(progress: Progress, description: str, total: int, items: Iterable[Any]) -> list[Any]:
     task = progress.add_task(description, total=total, said="")
-    for _ in items:
+    done = []
+    for item in items:
+        done.append(item)
         progress.advance(task)
+    return done
 
 
 def _material(recipe: Recipe, work: Path, workers: int, progress: Progress, kinds: Sequence[str]) -> None:
@@ -148,11 +151,13 @@ def _material(recipe: Recipe, work: Path, workers: int, progress: Progress, kind
     from .speakers import VOICES
 
     (work / "voices").mkdir(parents=True, exist_ok=True)
-    _follow(progress, "voices", len(VOICES), build_voices(work / "voices", workers))
+    lacking = set(_followed(progress, "voices", len(VOICES), build_voices(work / "voices", workers))) - {""}
+    if lacking:
+        progress.console.print(f"fewer voices sing: not installed {', '.join(sorted(lacking))}", highlight=False)
     counts = {"train": recipe.songs, "test": recipe.test_songs}
     for kind in kinds:
         songs = build_corpus(kind, counts[kind], work / kind, seconds=recipe.seconds, workers=workers)
-        _follow(progress, f"songs ({kind})", counts[kind], songs)
+        _followed(progress, f"songs ({kind})", counts[kind], songs)
 
 
 def _compose(arguments: argparse.Namespace) -> int:
@@ -163,7 +168,7 @@ def _compose(arguments: argparse.Namespace) -> int:
     return 0
 
 
-class _Log:
+class _Log(AbstractContextManager):
     """Progress on the terminal, every step in ``log.jsonl``, and in TensorBoard where it is installed."""
 
     def __init__(self, folder: Path, progress: Progress) -> None:
@@ -176,6 +181,11 @@ class _Log:
             self._board = None
         else:
             self._board = SummaryWriter(str(folder / "tensorboard"))
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
 
     def __call__(self, stage: str, step: int, steps: int, measured: Mapping[str, float]) -> None:
         self._file.write(json.dumps({"stage": stage, "step": step, **measured}) + "\n")
@@ -203,10 +213,11 @@ def _train(arguments: argparse.Namespace) -> int:
 
     torch.set_num_threads(1)
     recipe, work = RECIPES[arguments.recipe], arguments.work
-    with _progress(arguments.json) as progress:
+    midi = [path for folder in arguments.midi for path in scores_in(folder)]
+    stems = [path for folder in arguments.songs for path in multitracks_in(folder)]
+    folder = work / f"run-{arguments.seed}"
+    with _progress(arguments.json) as progress, _Log(folder, progress) as log:
         _material(recipe, work, arguments.workers, progress, ("train", "test"))
-        midi = [path for folder in arguments.midi for path in scores_in(folder)]
-        stems = [path for folder in arguments.songs for path in multitracks_in(folder)]
         if midi or stems:
             added = build_user_corpus(
                 midi,
@@ -216,10 +227,8 @@ def _train(arguments: argparse.Namespace) -> int:
                 workers=arguments.workers,
                 on_error=lambda error: progress.console.print(f"left out: {error}", highlight=False),
             )
-            _follow(progress, "songs (added)", len(midi) + len(stems), added)
+            _followed(progress, "songs (added)", len(midi) + len(stems), added)
         songs = songs_in(work / "train")[: recipe.songs] + (songs_in(work / "added") if midi or stems else [])
-        folder = work / f"run-{arguments.seed}"
-        log = _Log(folder, progress)
         pretext, network = train(recipe, songs, arguments.seed, folder, max(1, arguments.workers), log)
         heldout = songs_in(work / "test")[: recipe.test_songs]
         clips = Clips(Examples(heldout, replace(CONDITIONS, seconds=recipe.encode.seconds), SEED))

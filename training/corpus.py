@@ -78,6 +78,16 @@ KINDS = {
     "test": Material(("sf2/TimGM6mb.sf2",), ("sf2/TimGM6mb.sf2",), heldout=True, seed=90_001, sha256=FROZEN_SHA256),
 }
 
+SOUNDS = {
+    "sf2/FluidR3_GM.sf2": "fluid-soundfont-gm (MIT)",
+    "sf2/MuseScore_General_Full.sf2": "musescore-general-soundfont-lossless (MIT)",
+    "sf2/sf_GMbank.sf2": "csound-soundfont (LGPL-2.1+)",
+    "sf2/Black_Pearl_4_LV2.sf2": "avldrums.lv2-soundfont (CC-BY-SA-3.0)",
+    "sf2/Red_Zeppelin_4_LV2.sf2": "avldrums.lv2-soundfont (CC-BY-SA-3.0)",
+    "sf2/TimGM6mb.sf2": "timgm6mb-soundfont (GPL-2+)",
+}
+"""Debian package and licence of every soundfont."""
+
 SINGLE_KIT = frozenset(["sf2/Black_Pearl_4_LV2.sf2", "sf2/Red_Zeppelin_4_LV2.sf2"])
 """Soundfonts that hold one drum kit, as an instrument."""
 
@@ -188,6 +198,10 @@ def build_corpus(
     FileNotFoundError
         When a program, a soundfont or every voice is missing, naming the Debian package.
     """
+    material = KINDS[kind]
+    for font in sorted({*material.soundfonts, *material.kits}):
+        if not (SOUNDFONTS / font).is_file():
+            raise FileNotFoundError(f"{SOUNDFONTS / font}: expected the file of Debian's {SOUNDS[font]}, got nothing")
     bank = folder.parent / "voices"
     with ProcessPoolExecutor(workers, initializer=single_thread) as pool:
         yield from pool.map(
@@ -197,14 +211,14 @@ def build_corpus(
 
 
 def build_voices(folder: Path, workers: int = 2) -> Iterator[str]:
-    """Fill the bank of voices in `folder`; yields the name of each voice when it is there."""
+    """Fill the bank of voices in `folder`; yields, voice by voice, the Debian packages it lacks, or nothing."""
     with ProcessPoolExecutor(workers, initializer=single_thread) as pool:
-        for voice, _ in zip(VOICES, pool.map(_build_voice, repeat(folder), VOICES), strict=True):
-            yield voice.name
+        for voice, lacking in zip(VOICES, pool.map(_build_voice, repeat(folder), VOICES), strict=True):
+            yield voice.package if lacking else ""
 
 
-def _build_voice(folder: Path, voice: Voice) -> None:
-    build_bank(folder, SAMPLE_RATE, voices=[voice])
+def _build_voice(folder: Path, voice: Voice) -> bool:
+    return bool(build_bank(folder, SAMPLE_RATE, voices=[voice]))
 
 
 def single_thread() -> None:

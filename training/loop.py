@@ -436,8 +436,8 @@ def beginning(
     if kept is not None:
         rows, wide = min(batch, len(kept["hidden"])), min(channels, kept["hidden"].shape[1])
         goes_on = torch.nonzero(torch.rand(rows, generator=rng) < share).flatten()
-        for name in state:
-            state[name][goes_on, :wide] = kept[name][goes_on, :wide]
+        # Not the memory: a channel that was another a moment ago would teach the network not to trust it.
+        state["hidden"][goes_on, :wide] = kept["hidden"][goes_on, :wide]
     if "role" in state:
         said = torch.tensor(ROLES_SAID)[torch.randint(len(ROLES_SAID), (batch, 1), generator=rng)]
         role = torch.where(torch.rand(heard.roles.shape, generator=rng) < said, heard.roles, -1)

@@ -45,15 +45,15 @@ class Gains:
         Share of examples that begin in a state in which another one ended: a band's hundredth song.
     """
 
-    steps: int = 1150
-    batch: int = 4
-    new: int = 1
-    frames: int = 201
+    steps: int = 560
+    batch: int = 8
+    new: int = 2
+    frames: int = 402
     rate: float = 1e-3
     vocals: float = 0.3
     smoothness: float = 0.2
     staging_db: float = 6.0
-    carried: float = 0.3
+    carried: float = 0.1
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ SUMS = 3
 # What a channel's loudness is, is a question of when it plays and when its microphone only hears the others. So the
 # network says, frame by frame, how much to write (w), how much to forget (f), and where the channel belongs (o, LUFS):
 #
-#     memory = keep * memory + w * (power, o, 1)          keep = e^(-frame / fade_s) (1 - f)
+#     memory = keep * memory + w * (power, o, 1)          keep = e^(-frame / 60 s) (1 - f)
 #     gain   = O - L,    O = sum w o / sum w,    L = -0.691 + 10 log10(sum w power / sum w)
 #
 # A channel that is 10 dB louder gets 10 dB less by construction, in silence and under bleed the gain holds (w = 0), and
@@ -36,6 +36,8 @@ class LoudnessMemory(nn.Module):
     ----------
     fade : float
         Factor by which a memory fades in a frame in any case, in a minute to 1/e; a network may forget faster.
+    most_forget : float
+        Most that a network can forget per frame: at 50 ms, what it knew fades within a second or two.
     least_write : float
         Weight of a frame that the network does not want to remember, so that there is always an answer.
     typical_lufs : float
@@ -52,7 +54,7 @@ class LoudnessMemory(nn.Module):
     def __init__(self, frame_s: float) -> None:
         super().__init__()
         self.fade = math.exp(-frame_s / 60.0)
-        self.least_write = 1e-3
+        self.least_write, self.most_forget = 1e-3, 0.05
         self.typical_lufs, self.scale_lu = -32.0, 10.0
         self.rise_db, self.fall_db = 1.0, 2.5
         self.least_db, self.most_db, self.start_db = -43.0, 30.0, -12.0
@@ -86,7 +88,7 @@ class LoudnessMemory(nn.Module):
         """
         offset, write, forget = outputs.unbind(-1)
         write = self.least_write + (1.0 - self.least_write) * torch.sigmoid(write + 1.0)
-        keep = self.fade * (1.0 - torch.sigmoid(forget - 6.0))
+        keep = self.fade * (1.0 - self.most_forget * torch.sigmoid(forget - 4.0))
         offset = self.typical_lufs + self.scale_lu * offset
         new = write.unsqueeze(-1) * torch.stack([power + 1e-9, offset, torch.ones_like(power)], -1)
         following = keep.unsqueeze(-1) * memory + new
