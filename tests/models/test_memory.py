@@ -75,7 +75,7 @@ def test_it_is_the_mean_of_what_was_written():
         for past in range(t + 1):
             w = 0.001 + 0.999 * sigmoid(said[past, 0, 1] + 1.0)
             for later in range(past + 1, t + 1):
-                w *= math.exp(-0.05 / 60.0) * (1.0 - sigmoid(said[later, 0, 2] - 6.0))
+                w *= math.exp(-0.05 / 60.0) * (1.0 - 0.05 * sigmoid(said[later, 0, 2] - 4.0))
             weight.append(w)
         weight = np.array(weight) / sum(weight)
         belongs = weight @ (-32.0 + 10.0 * said[: t + 1, 0, 0])

@@ -452,7 +452,7 @@ def test_midi_is_rendered_with_the_training_material(tmp_path: Path, monkeypatch
             yield Stem(part.name, part.role, part.lead), tone(score.seconds, SAMPLE_RATE).astype(np.float32)
 
     monkeypatch.setattr(corpora, "render", render)
-    monkeypatch.setattr(corpora, "_bank", lambda folder, heldout: (folder, heldout))
+    monkeypatch.setattr(corpora, "bank_in", lambda folder, heldout: (folder, heldout))
     errors: list[MaterialError] = []
     path = write_midi(tmp_path / "My song!.mid", BAND)
     add = (corpora._add_midi, path, tmp_path / "out", tmp_path / "voices", 8.0)

@@ -422,7 +422,7 @@ def test_some_songs_begin_where_others_ended(before, channels):
         for name in ("hidden", "memory", "gain_db"):
             values = state[name].clone()
             assert values.shape[:2] == (batch, channels)
-            if carried:
+            if carried and name == "hidden":
                 assert torch.equal(values[:rows, :wide], kept[name][:rows, :wide])
                 values[:rows, :wide] = network.initial_state(1)[name]
             assert (values == network.initial_state(1)[name]).all()
@@ -466,9 +466,10 @@ def test_a_song_goes_on_from_its_last_snippet_and_a_batch_from_the_last_batch(so
     for name in ("hidden", "memory", "gain_db"):
         fresh = ALM(0.0625, 32, gain="memory").initial_state(1)[name]
         assert (states[0][0][name] == fresh).all()
-    for (_, ended), (begun, _) in itertools.pairwise(states):
+    for number, ((_, ended), (begun, _)) in enumerate(itertools.pairwise(states)):
         wide = min(ended["hidden"].shape[1], begun["hidden"].shape[1])
-        for name in ("hidden", "memory", "gain_db"):
+        # Within a song everything goes on; another song's loudness is its own.
+        for name in ("hidden",) if number % 2 else ("hidden", "memory", "gain_db"):
             assert torch.equal(begun[name][:, :wide], ended[name][:, :wide]), name
 
 

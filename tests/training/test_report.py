@@ -76,7 +76,7 @@ def test_the_table_has_a_column_for_every_system(evaluation):
     assert cells(lines[0]) == ["measure", "to reach", *evaluation.systems]
     rows = {cells(line)[0]: cells(line)[1:] for line in lines[2:] if line.startswith("|")}
     assert all(len(row) == 1 + len(evaluation.systems) for row in rows.values())
-    assert rows["gain error, bleed, dB"][0] == "≤ 2.5"
+    assert rows["gain error, bleed, dB"][0] == "≤ 2"
     assert rows["gain error, bleed, dB"][1].startswith("5.15 [5.")
     assert rows["entry, never, %"][1] == "50"
     assert rows["entry, 90th percentile, s"][1].startswith("never")
