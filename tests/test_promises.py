@@ -492,7 +492,7 @@ def test_zero_latency_holds_while_running():
 
 
 def test_a_role_changed_while_running_reaches_the_model():
-    mixer = Mixer({"a": Strip(role="vocals"), "b": Strip(role="vocals")})
+    mixer = Mixer({"a": Strip(role="vocals"), "b": Strip(role="vocals")}, model="loudness")
     tone = np.full((2, RATE * 6), 0.1, np.float32) * np.sign(np.sin(np.arange(RATE * 6) * 0.1)).astype(np.float32)
     mixer.process(tone, RATE, reset=False)
     mixer["b"].role = "bass"

@@ -69,7 +69,7 @@ class Mix:
         Weight of the second stage's loss, per 10 dB.
     """
 
-    steps: int = 200
+    steps: int = 120
     batch: int = 3
     seconds: float = 20.1
     rate: float = 2e-4

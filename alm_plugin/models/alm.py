@@ -15,7 +15,7 @@ gain is what brings that loudness to where the channel belongs; see `alm_plugin.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -108,7 +108,7 @@ def in_use(embeddings: Tensor, mask: Tensor, clock: ModelClock) -> Tensor:
     return torch.where(newest < 0, 0.0, picked)
 
 
-def embed_active(encoder: VGGish, patches: Tensor, mask: Tensor) -> Tensor:
+def embed_active(encoder: Callable[[Tensor], Tensor], patches: Tensor, mask: Tensor) -> Tensor:
     """Encode `patches` (..., 96, 64) where `mask` (...) > 0, zeros elsewhere: (..., embedding).
 
     Padded channels would cost as much as real ones.

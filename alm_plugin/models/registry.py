@@ -17,7 +17,7 @@ NETWORKS = ("alm-mr", "alm-sr", "dmc-og", "dmc-b-0l")
 """Names that stand for trained weights in ``presets/models``."""
 
 RULES = {"loudness": Loudness, "unity": Unity}
-DEFAULT = "loudness"
+DEFAULT = "alm-mr"
 
 
 def shipped() -> list[str]:
