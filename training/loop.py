@@ -38,7 +38,9 @@ from .mixdown import mixdown
 from .recipe import Recipe
 from .song import SAMPLE_RATE
 
-CHECKPOINT_S = 120.0
+CHECKPOINT_SHARE = 0.05
+"""Of the time, that writing checkpoints may take: after every step, where a step takes longer than twenty of them."""
+
 CLIP_NORM = 1.0
 WARM_UP_STEPS = 50
 MOST_REWINDS = 20
@@ -65,7 +67,7 @@ class TrainingError(RuntimeError):
 class Checkpoint:
     """Where a stage is: network, optimiser, step and the state that songs carry on, on disk and in memory.
 
-    Written as a whole or not at all, so that a kill in the middle or a full disk costs the steps since the last one.
+    Written as a whole or not at all, so that a kill in the middle or a full disk costs the step that was under way.
     """
 
     def __init__(self, path: Path, network: nn.Module, optimiser: torch.optim.Optimizer) -> None:
@@ -73,7 +75,7 @@ class Checkpoint:
         self.step = 0
         self.rewinds = 0
         self.carried: dict[str, Tensor] | None = None
-        self._written = time.monotonic()
+        self._written, self._writing_s = time.monotonic(), 0.0
         if path.exists():
             kept = torch.load(path, map_location="cpu", weights_only=True)
             network.load_state_dict(kept["network"])
@@ -92,12 +94,14 @@ class Checkpoint:
         }
 
     def advance(self, step: int, *, now: bool = False) -> None:
-        """Note that `step` steps are done; write it down every two minutes."""
+        """Note that `step` steps are done, and write it down unless the last time was just now."""
         self.step = step
-        if now or time.monotonic() - self._written > CHECKPOINT_S:
+        begin = time.monotonic()
+        if now or CHECKPOINT_SHARE * (begin - self._written) >= self._writing_s:
             self._good = self._state()
             self.write(self._good)
             self._written = time.monotonic()
+            self._writing_s = self._written - begin
 
     def write(self, state: Mapping[str, Any]) -> None:
         """Write a state; a disk that is full leaves the one before."""

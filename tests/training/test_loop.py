@@ -117,7 +117,7 @@ def run(folder, songs, workers, at, tear):
 
             torch.save = torn
 
-    loop.CHECKPOINT_S = -1.0
+    loop.CHECKPOINT_SHARE = 1e9
     _, network = loop.train(TINY, songs, 7, folder, workers, log)
     saved({name: rows.clone() for name, rows in network.state_dict().items()}, folder / "end.pt")
 
@@ -237,16 +237,21 @@ def test_a_checkpoint_holds_everything_that_decides_what_comes_next(tmp_path):
     assert_same_weights(weights(one), weights(other))
 
 
-def test_checkpoints_are_written_every_two_minutes_only(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("writing_s", "steps"), [(0.4, [1, 2, 3, 4, 5, 6]), (1.0, [1, 3, 5, 6])])
+def test_checkpoints_are_written_after_every_step_unless_that_takes_long(tmp_path, monkeypatch, writing_s, steps):
     now = [0.0]
     monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
     checkpoint, written = toy(tmp_path / "a.pt"), []
-    monkeypatch.setattr(checkpoint, "write", lambda state: written.append((now[0], state["step"])))
-    for step in range(1, 31):
+
+    def write(state):
+        now[0] += writing_s
+        written.append(state["step"])
+
+    monkeypatch.setattr(checkpoint, "write", write)
+    for step in range(1, 7):
         now[0] += 10.0
-        checkpoint.advance(step)
-    checkpoint.advance(31, now=True)
-    assert written == [(130.0, 13), (260.0, 26), (300.0, 31)]
+        checkpoint.advance(step, now=step == 6)
+    assert written == steps
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
