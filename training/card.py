@@ -62,6 +62,7 @@ def write_model(
         "songs_sha256": fingerprint(songs),
         "sha256": sha256,
         "recognition": recognition,
+        "notes": [],
     }
     with staged(path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
@@ -86,7 +87,7 @@ def card(made: Mapping[str, Any], table: str) -> str:
         for name in ("encode", "gains", "mix")
     )
     taken = ", ".join(f"{role} {share:.2f}" for role, share in made["recognition"]["taken_for_a_voice"].items())
-    limits = "\n".join(f"- {limit}" for limit in LIMITS)
+    limits = "\n".join(f"- {limit}" for limit in (*LIMITS, *made["notes"]))
     return f"""# Model card: {made["name"]}
 
 AiLive Mixer's network on the clock of 975 ms / 300 ms / 50 ms, with a loudness memory as its last stage: it predicts,
@@ -98,8 +99,8 @@ every 50 ms and before they sound, one gain per channel of a band.
 
 ## Data
 
-{made["songs"]} songs of {recipe["seconds"]:g} s (digest `{made["songs_sha256"][:16]}`), composed and rendered by the
-project. No recording of anybody's music was used. Target: style means of group budgets (vocal to band +0.5 LU in most
+{made["songs"]} songs of {recipe["seconds"]:g} s (digest `{made["songs_sha256"][:16]}`), composed and rendered
+by the project. No recording of anybody's music was used. Target: style means of group budgets (vocal to band +0.5 LU in most
 styles, drums -5, bass -8, harmony -6.2, backing vocals -11 LU re the vocals), mix at -24 LUFS.
 
 Sounds: {"; ".join(f"{Path(font).name}: {SOUNDS[font]}" for font in fonts)}; strings, winds, synthesisers and

@@ -118,7 +118,7 @@ def table(evaluation: Evaluation) -> list[Row]:
         for name in evaluation.systems:
             seeds = evaluation.drift_db.get(name) or [math.nan]
             row.append(Estimate(float(np.mean(seeds)), min(seeds), max(seeds)))
-        rows.append((Measure("drift over hours", "dB", lambda songs: math.nan, 1.0), row))
+        rows.append((Measure("drift over hours", "dB", lambda songs: math.nan, 0.5), row))
     return rows
 
 
