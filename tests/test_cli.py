@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import tomllib
+from functools import partial
 
 import numpy as np
 import pytest
@@ -298,7 +299,7 @@ def test_names_are_printed_as_they_are(tmp_path, capsys):
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="signals are POSIX")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
-def test_a_closed_terminal_leaves_nothing_half_written(tmp_path, name, capsys, monkeypatch):
+def test_a_closed_terminal_leaves_nothing_half_written(tmp_path, name, capsys, monkeypatch, request):
     soundfile.write(tmp_path / "a.wav", np.zeros(480_000), 48_000)
     process = Mixer.process
 
@@ -308,6 +309,9 @@ def test_a_closed_terminal_leaves_nothing_half_written(tmp_path, name, capsys, m
         return process(self, *arguments, **options)
 
     monkeypatch.setattr(Mixer, "process", closed)
+    # Started in the background, a shell's child begins with interrupts ignored.
+    request.addfinalizer(partial(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT)))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     handler = signal.getsignal(getattr(signal, name))
     assert run("mix", tmp_path / "a.wav", "-o", tmp_path / "mix.wav") == 130
     assert capsys.readouterr().err.splitlines()[-1] == "alm: stopped, nothing written"

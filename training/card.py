@@ -100,8 +100,8 @@ every 50 ms and before they sound, one gain per channel of a band.
 ## Data
 
 {made["songs"]} songs of {recipe["seconds"]:g} s (digest `{made["songs_sha256"][:16]}`), composed and rendered
-by the project. No recording of anybody's music was used. Target: style means of group budgets (vocal to band +0.5 LU in most
-styles, drums -5, bass -8, harmony -6.2, backing vocals -11 LU re the vocals), mix at -24 LUFS.
+by the project. No recording of anybody's music was used. Target: style means of group budgets (vocal to band +0.5 LU
+in most styles, drums -5, bass -8, harmony -6.2, backing vocals -11 LU re the vocals), mix at -24 LUFS.
 
 Sounds: {"; ".join(f"{Path(font).name}: {SOUNDS[font]}" for font in fonts)}; strings, winds, synthesisers and
 amplifiers modelled by the project. Voices, re-pitched with WORLD: {"; ".join(voices)}.

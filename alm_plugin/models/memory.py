@@ -49,6 +49,9 @@ class LoudnessMemory(nn.Module):
         Bounds of the gain.
     start_db : float
         Gain before anything has been heard: nobody knows how hot the inputs are, and all of a band at 0 dB clips.
+    earned_db : float
+        How far above that a gain may rise for every frame's weight in the memory: who has hardly been heard is not
+        turned up for what may be his neighbours.
     """
 
     def __init__(self, frame_s: float) -> None:
@@ -57,7 +60,7 @@ class LoudnessMemory(nn.Module):
         self.least_write, self.most_forget = 1e-3, 0.05
         self.typical_lufs, self.scale_lu = -32.0, 10.0
         self.rise_db, self.fall_db = 1.0, 2.5
-        self.least_db, self.most_db, self.start_db = -43.0, 30.0, -12.0
+        self.least_db, self.most_db, self.start_db, self.earned_db = -43.0, 30.0, -12.0, 1.0
         self.sums, self.offset_lu = SUMS, OFFSET_LU
 
     def fresh(self, like: Tensor) -> dict[str, Tensor]:
@@ -95,6 +98,7 @@ class LoudnessMemory(nn.Module):
         total, offsets, weight = following.unbind(-1)
         wanted = offsets / weight - 10.0 * torch.log10(total / weight) - self.offset_lu
         wanted = wanted.clamp(self.least_db, self.most_db)
+        wanted = torch.minimum(wanted, self.start_db + self.earned_db * weight)
         gain_db = last_db + (wanted - last_db).clamp(-self.fall_db, self.rise_db)
         active = mask > 0
         return torch.where(active, gain_db, last_db), torch.where(active.unsqueeze(-1), following, memory)

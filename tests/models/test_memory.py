@@ -77,10 +77,12 @@ def test_it_is_the_mean_of_what_was_written():
             for later in range(past + 1, t + 1):
                 w *= math.exp(-0.05 / 60.0) * (1.0 - 0.05 * sigmoid(said[later, 0, 2] - 4.0))
             weight.append(w)
-        weight = np.array(weight) / sum(weight)
+        heard, weight = sum(weight), np.array(weight) / sum(weight)
         belongs = weight @ (-32.0 + 10.0 * said[: t + 1, 0, 0])
         loudness = OFFSET_LU + 10.0 * math.log10(weight @ (power[: t + 1, 0] + 1e-9))
-        assert gains[t, 0].item() == pytest.approx(np.clip(belongs - loudness, -43.0, 30.0), abs=1e-9)
+        assert gains[t, 0].item() == pytest.approx(
+            min(np.clip(belongs - loudness, -43.0, 30.0), -12.0 + heard), abs=1e-9
+        )
 
 
 def test_it_holds_where_nothing_is_written():
@@ -129,10 +131,11 @@ def test_three_hours_do_not_wear_it_out():
     with torch.inference_mode():
         for t in range(216_000):
             gain_db, memory = account(said, power, mask, memory, gain_db)
-            if t == 1200:
+            if t == 12_000:
                 settled = gain_db
     assert (gain_db - settled).abs().max() < 0.01
-    torch.testing.assert_close(gain_db, torch.full_like(gain_db, -5.0), rtol=0, atol=0.01)
+    # Who has hardly been heard has earned no more: a thousandth of each of the last minute's frames.
+    torch.testing.assert_close(gain_db, torch.tensor([-5.0, -5.0, -12.0 + 1.2, -5.0]), rtol=0, atol=0.01)
 
 
 def test_after_three_hours_it_still_follows():
@@ -150,13 +153,21 @@ def test_after_three_hours_it_still_follows():
 def test_a_network_that_never_writes_and_always_forgets_gets_an_answer(dtype):
     account = LoudnessMemory(FRAME_S)
     said = outputs(600, write=-200.0, forget=200.0, dtype=dtype).requires_grad_()
-    for power, belongs in ((power_of(-40.0), 8.0), (0.0, 30.0)):
+    for power, settled in ((power_of(-10.0), -22.0), (power_of(-40.0), -11.98), (0.0, -11.98)):
         gains, state = run(account, said, power)
         assert gains.isfinite().all()
-        assert gains[-1].item() == pytest.approx(belongs, abs=0.01)
+        assert gains[-1].item() == pytest.approx(settled, abs=0.01)
         assert state["memory"].isfinite().all()
         gains.sum().backward()
         assert said.grad.isfinite().all()
+
+
+def test_a_rise_is_earned_by_being_heard():
+    account = LoudnessMemory(FRAME_S)
+    hardly, _ = run(account, outputs(20, write=-4.0), power_of(-50.0))
+    well, _ = run(account, outputs(60, write=4.0), power_of(-50.0))
+    assert hardly[-1].item() == pytest.approx(-12.0 + 20 / (1 + math.exp(3.0)), abs=0.1)
+    assert well[-1].item() == pytest.approx(18.0, abs=0.01)  # -32 - -50
 
 
 def test_a_fresh_memory_is_where_hot_inputs_do_not_clip():

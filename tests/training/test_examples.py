@@ -86,7 +86,8 @@ for number in (7, 4):
     for number in (4, 7):
         with np.load(tmp_path / f"{number}.npz") as theirs:
             for name in theirs:
-                np.testing.assert_array_equal(getattr(examples[number], name), theirs[name])
+                # A VST3 that another test loaded may have switched denormals off in this process.
+                np.testing.assert_allclose(getattr(examples[number], name), theirs[name], rtol=0, atol=1e-30)
 
 
 def test_every_song_once_an_epoch_in_a_new_order(songs, monkeypatch):
