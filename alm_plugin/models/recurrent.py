@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 def run(gru: nn.GRU, x: Tensor, before: Tensor) -> Tensor:
     """Run a GRU of one layer over `x` (N, T, D) from the state `before` (N, H): its states (N, T, H)."""
-    gates = nn.functional.linear(x, gru.weight_ih_l0, gru.bias_ih_l0)
+    weight_ih, weight_hh, bias_ih, bias_hh = gru.all_weights[0]
+    gates = nn.functional.linear(x, weight_ih, bias_ih)
     # Under autocast the product above is a coarse one; what is added up frame by frame must not be.
     gates = gates.to(before.dtype)
-    return _Scan.apply(gates, gru.weight_hh_l0, gru.bias_hh_l0, before)  # pyright: ignore[reportReturnType]
+    return _Scan.apply(gates, weight_hh, bias_hh, before)  # pyright: ignore[reportReturnType]
 
 
 # With a = W_ih x + b_ih (given for all frames) and b = W_hh h + b_hh, each in three parts (r, z, n):
