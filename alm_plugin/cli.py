@@ -82,13 +82,16 @@ def _ending_cleanly() -> Iterator[None]:
             signal.signal(getattr(signal, name), handler)
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """Arguments that do not fit are one line and exit status 2."""
+
     def error(self, message: str) -> NoReturn:
+        """Say what does not fit, and end."""
         self.exit(2, f"{self.prog}: {message}\n")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="alm",
         description="Mix a live band with zero added latency: a chain of plugins per channel, gains moved by a model.",
         epilog="Start with 'alm demo'. 'alm COMMAND --help' says more.",

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 # Before torch is imported: workers are the parallelism, a second thread only gets in their way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from alm_plugin import __version__
+from alm_plugin.cli import Parser
 from alm_plugin.data import reason_of
 from alm_plugin.errors import AlmError
 
@@ -51,13 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 2
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\n")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="alm-train",
         description="Compose songs, put them on simulated stages, and train AiLive Mixer's network to mix them.",
         epilog="'alm-train --recipe compact' is short for 'alm-train train --recipe compact'. Every command can be "

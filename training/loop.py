@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -328,7 +329,10 @@ class Kept:
     def __call__(self, number: int) -> Heard:
         """Hear example `number`, or remember it."""
         path = self.folder / f"{number}.npz"
-        with contextlib.suppress(OSError, ValueError, KeyError), np.load(path, allow_pickle=False) as kept:
+        with (
+            contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile),
+            np.load(path, allow_pickle=False) as kept,
+        ):
             heard = Heard(*(torch.from_numpy(kept[name]) for name in Heard._fields))
             return heard._replace(sound=heard.sound.float())
         heard = self.ears(self.examples[number])
