@@ -42,9 +42,18 @@ def training_data(recipe: Recipe, songs: Sequence[Path]) -> str:
 
 
 def write_model(
-    network: ALM, path: Path, recipe: Recipe, seed: int, songs: Sequence[Path], recognition: Mapping[str, Any]
+    network: ALM,
+    path: Path,
+    recipe: Recipe,
+    seed: int,
+    songs: Sequence[Path],
+    recognition: Mapping[str, Any],
+    encoder: str = "",
 ) -> str:
-    """Write a network's weights in half precision, and beside them what made them; returns the sha256."""
+    """Write a network's weights in half precision, and beside them what made them; returns the sha256.
+
+    `encoder` names the run that its encoder is from, if it is another one.
+    """
     sha256 = save_weights(
         network,
         path,
@@ -58,6 +67,7 @@ def write_model(
         "name": path.stem,
         "recipe": asdict(recipe),
         "seed": seed,
+        "encoder": encoder,
         "songs": len(songs),
         "songs_sha256": fingerprint(songs),
         "sha256": sha256,
@@ -80,6 +90,7 @@ def card(made: Mapping[str, Any], table: str) -> str:
         Scores, from `training.report.markdown`.
     """
     recipe = made["recipe"]
+    encoder = f" --encoder alm-training/{made['encoder']}" if made.get("encoder") else ""
     fonts = sorted({font for kind in KINDS.values() for font in (*kind.soundfonts, *kind.kits)})
     voices = sorted({f"{voice.package} ({voice.licence})" for voice in VOICES})
     stages = "\n".join(
@@ -95,7 +106,7 @@ every 50 ms and before they sound, one gain per channel of a band.
 
 - sha256 of the weights: `{made["sha256"]}`
 - licence: {LICENCE}
-- rebuilt by: `alm-train --recipe {recipe["name"]} --seed {made["seed"]}`
+- rebuilt by: `alm-train --recipe {recipe["name"]} --seed {made["seed"]}{encoder}`
 
 ## Data
 

@@ -80,6 +80,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="add multitracks, a folder of stems each, roles guessed from the files' names; repeatable",
     )
+    train.add_argument(
+        "--encoder",
+        type=Path,
+        metavar="RUN",
+        help="a run's folder, as WORK/run-0: take its encoder, and what it has heard, instead of training one",
+    )
     train.add_argument("--name", default="alm-mr", help="of the model; default: %(default)s")
     train.set_defaults(run=_train)
     compose = commands.add_parser(
@@ -225,12 +231,14 @@ def _train(arguments: argparse.Namespace) -> int:
             )
             _followed(progress, "songs (added)", len(midi) + len(stems), added)
         songs = songs_in(work / "train")[: recipe.songs] + (songs_in(work / "added") if midi or stems else [])
-        pretext, network = train(recipe, songs, arguments.seed, folder, max(1, arguments.workers), log)
+        workers = max(1, arguments.workers)
+        pretext, network = train(recipe, songs, arguments.seed, folder, workers, log, arguments.encoder)
         heldout = songs_in(work / "test")[: recipe.test_songs]
         clips = Clips(Examples(heldout, replace(CONDITIONS, seconds=recipe.encode.seconds), SEED))
         recognised = recognise(pretext, (clips(number) for number in range(3 * len(heldout)))).to_json()
         path = folder / f"{arguments.name}.safetensors"
-        sha256 = write_model(network, path, recipe, arguments.seed, songs, recognised)
+        encoder = arguments.encoder.name if arguments.encoder else ""
+        sha256 = write_model(network, path, recipe, arguments.seed, songs, recognised, encoder)
     _say(arguments.json, {"model": str(path), "sha256": sha256})
     return 0
 

@@ -25,6 +25,9 @@ from .stage import bleed, random_stage, responses
 
 Audio = NDArray[np.float32]
 
+Speech = tuple[Path, int]
+"""A stem that is spoken: a song's folder, and which of its stems."""
+
 FRAME = MULTI_RATE.boundary(1, SAMPLE_RATE)
 PLAYING_DB = -25.0
 """A source plays in frames that are not further than this under its loudness."""
@@ -58,6 +61,10 @@ class Conditions:
     hum, clip, late, muted, jump : float
         Shares of channels: with hum, driven into the converter, that come in late, that are switched off for a while,
         whose gain jumps in mid-song.
+    talk : float
+        Share of examples in which the band stops for some seconds while a singer speaks, where there is speech.
+    talk_s, talk_db : (float, float)
+        How long that is, and how loud against the singing.
     """
 
     seconds: float = 40.0
@@ -78,6 +85,9 @@ class Conditions:
     late: float = 0.06
     muted: float = 0.04
     jump: float = 0.04
+    talk: float = 0.12
+    talk_s: tuple[float, float] = (2.0, 10.0)
+    talk_db: tuple[float, float] = (-12.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -92,7 +102,7 @@ class Example:
     true_gain_db : (C, frames) float32
         Gain during each frame that gives the true balance.
     playing : (C, frames) bool
-        The channel's own source sounds.
+        The channel's own source plays; who speaks between songs does not.
     own_share : (C, frames) float32
         Its share of the channel's power, 0 to 1.
     roles : (C,) int64
@@ -117,7 +127,9 @@ def by_frame(audio: Audio, factor: NDArray[np.floating]) -> Audio:
     return framed.reshape(audio.shape)
 
 
-def make_example(song: Song, rng: np.random.Generator, conditions: Conditions) -> Example:
+def make_example(
+    song: Song, rng: np.random.Generator, conditions: Conditions, speech: Sequence[Speech] = ()
+) -> Example:
     """Put a song on a stage and before a desk.
 
     Parameters
@@ -125,6 +137,8 @@ def make_example(song: Song, rng: np.random.Generator, conditions: Conditions) -
     song : Song
     rng : Generator
     conditions : Conditions
+    speech : sequence of Speech
+        What is said between songs, one of them.
 
     Returns
     -------
@@ -151,6 +165,9 @@ def make_example(song: Song, rng: np.random.Generator, conditions: Conditions) -
             roles.append(roles[twin])
             leads.append(leads[twin])
     count = len(roles)
+    talks, spoken = np.zeros(count, bool), slice(0, 0)
+    if speech and "vocals" in roles and conditions.talk and rng.random() < conditions.talk:
+        talks, spoken = _talk(dry, roles, speech, rng, conditions)
 
     # A tone changes the loudness that a gain answers for; the rest of the song is assumed to change alike.
     for c in np.flatnonzero(rng.random(count) < conditions.tone):
@@ -197,6 +214,7 @@ def make_example(song: Song, rng: np.random.Generator, conditions: Conditions) -
     power = np.square(own).reshape(count, frames, FRAME).mean(axis=2)
     total = np.square(inputs).reshape(count, frames, FRAME).mean(axis=2)
     playing = (power > 10.0 ** ((lufs + PLAYING_DB) / 10.0)) & np.isfinite(gain_db)[:, None]
+    playing[talks, spoken] = False
     return Example(
         np.ascontiguousarray(inputs, np.float32),
         np.ascontiguousarray(own, np.float32),
@@ -212,6 +230,30 @@ def _players(song: Song, rng: np.random.Generator, conditions: Conditions) -> li
     if count <= 3 or rng.random() >= conditions.fewer:
         return list(range(count))
     return sorted(rng.choice(count, int(rng.integers(3, count)), replace=False))
+
+
+def _talk(
+    dry: Audio, roles: Sequence[str], speech: Sequence[Speech], rng: np.random.Generator, conditions: Conditions
+) -> tuple[NDArray[np.bool_], slice]:
+    """Let the band rest and a singer speak, in place; who that is (C,), and in which frames."""
+    frames = dry.shape[1] // FRAME
+    folder, stem = speech[int(rng.integers(len(speech)))]
+    said = np.asarray(load_song(folder).audio[stem], np.float32)
+    length = min(round(rng.uniform(*conditions.talk_s) * SAMPLE_RATE) // FRAME, frames // 3, len(said) // FRAME)
+    level_db = rng.uniform(*conditions.talk_db)
+    first, start = int(rng.integers(frames - length + 1)), int(rng.integers(len(said) - length * FRAME + 1))
+    said = said[start : start + length * FRAME]
+    singer = int(rng.choice([c for c, role in enumerate(roles) if role == "vocals"]))
+    # Two channels, if there is a line and a microphone.
+    talks = np.array([np.array_equal(row, dry[singer]) for row in dry])
+    sung, spoken = (gated_lufs(hop_powers(x, SAMPLE_RATE)) for x in (dry[singer], said))
+    rests = slice(first * FRAME, (first + length) * FRAME)
+    # Strings ring on for a moment.
+    fade = np.maximum(0.0, 1.0 - np.arange(length * FRAME, dtype=np.float32) / (0.5 * SAMPLE_RATE))
+    dry[:, rests] *= fade
+    if np.isfinite(sung) and np.isfinite(spoken):
+        dry[talks, rests] = said * np.float32(db_to_factor(sung - spoken + level_db))
+    return talks, slice(first, first + length)
 
 
 def _tone(rng: np.random.Generator, most_db: float) -> Chain:
@@ -251,6 +293,11 @@ def _switches(count: int, frames: int, rng: np.random.Generator, conditions: Con
     return switched
 
 
+def speech_in(songs: Sequence[Path]) -> list[Speech]:
+    """Stems of these songs that are spoken."""
+    return [(path, i) for path in songs for i, stem in enumerate(load_song(path).stems) if stem.spoken]
+
+
 class Examples:
     """A corpus's examples without end: every song once per epoch, in a new order and on a new stage.
 
@@ -264,9 +311,10 @@ class Examples:
 
     def __init__(self, songs: Sequence[Path], conditions: Conditions, seed: int) -> None:
         self.songs, self.conditions, self.seed = list(songs), conditions, seed
+        self.speech = speech_in(self.songs) if conditions.talk else []
 
     def __getitem__(self, number: int) -> Example:
         epoch, index = divmod(number, len(self.songs))
         order = np.random.default_rng(np.random.SeedSequence([self.seed, epoch])).permutation(len(self.songs))
         rng = np.random.default_rng(np.random.SeedSequence([self.seed, epoch, index]))
-        return make_example(load_song(self.songs[order[index]]), rng, self.conditions)
+        return make_example(load_song(self.songs[order[index]]), rng, self.conditions, self.speech)

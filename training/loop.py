@@ -10,6 +10,7 @@ import contextlib
 import math
 import multiprocessing
 import os
+import pickle
 import threading
 import time
 import zipfile
@@ -34,9 +35,9 @@ from alm_plugin.models.roles import ROLES
 
 from .examples import Example, Examples
 from .heard import Heard, hear, louder, patches, stack
-from .losses import gain_loss, multi_resolution_stft
+from .losses import GainLoss, gain_loss, multi_resolution_stft
 from .mixdown import mixdown
-from .recipe import Recipe
+from .recipe import Gains, Recipe
 from .song import SAMPLE_RATE
 
 CHECKPOINT_SHARE = 0.05
@@ -50,6 +51,9 @@ ROLES_SAID = (1.0, 1.0, 0.5, 0.0, 0.0, 0.0)
 
 ROLES_WRONG = 0.02
 REPLAY_AFTER = 16
+EXAMPLES_SEED = 1000
+"""Of the second stage's examples, the same for every run: its seed decides about all else."""
+
 PATCHES_AT_ONCE = 32
 OWN_ENOUGH = 0.15
 """Share of a channel's power from which on its role can be asked for."""
@@ -295,6 +299,21 @@ def encode(recipe: Recipe, songs: Sequence[Path], seed: int, folder: Path, worke
     return network.eval()
 
 
+def trained(recipe: Recipe, folder: Path) -> Pretext:
+    """Return the encoder of a run that is through with its first stage, or raise `TrainingError`."""
+    path = folder / "encode.pt"
+    network = Pretext(VGGish(recipe.width, recipe.hidden))
+    try:
+        kept = torch.load(path, map_location="cpu", weights_only=True)
+        network.load_state_dict(kept["network"])
+    except (OSError, RuntimeError, pickle.UnpicklingError, KeyError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise TrainingError(f"{path}: expected the encoder of a run of this recipe, got {reason}") from error
+    if kept["step"] < recipe.encode.steps:
+        raise TrainingError(f"{path}: expected a trained encoder, got step {kept['step']} of {recipe.encode.steps}")
+    return network.eval()
+
+
 # ---- second stage: the gains -----------------------------------------------------------------------------------------
 
 
@@ -344,17 +363,27 @@ class Kept:
 
 
 def learn_gains(
-    recipe: Recipe, pretext: Pretext, songs: Sequence[Path], seed: int, folder: Path, workers: int, log: Log
+    recipe: Recipe,
+    pretext: Pretext,
+    songs: Sequence[Path],
+    seed: int,
+    folder: Path,
+    workers: int,
+    log: Log,
+    heard_in: Path | None = None,
 ) -> ALM:
-    """Train the network on the true gains, or take up where it was left."""
+    """Train the network on the true gains, or take up where it was left.
+
+    What the encoder made of the examples is kept in `heard_in`, by default in `folder`.
+    """
     stage = recipe.gains
     torch.manual_seed(seed)
     network = ALM(recipe.width, recipe.hidden, gain="memory", levels="all", roles=True)
     network.encoder.load_state_dict(pretext.encoder.state_dict())
     parameters = [p for name, p in network.named_parameters() if not name.startswith("encoder.")]
     checkpoint = Checkpoint(folder / "gains.pt", network, torch.optim.AdamW(parameters, stage.rate, weight_decay=0.02))
-    examples = Examples(songs, recipe.conditions, seed + 1000)
-    kept_examples = Kept(examples, Ears(network.encoder, network.clock), folder / "heard")
+    examples = Examples(songs, recipe.conditions, EXAMPLES_SEED)
+    kept_examples = Kept(examples, Ears(network.encoder, network.clock), heard_in or folder / "heard")
     row = Replayed(stage.new, stage.batch, seed)
     for step, heard in enumerate(
         batches(Chosen(kept_examples, row), checkpoint.step, stage.steps, stage.batch, workers, stack), checkpoint.step
@@ -408,7 +437,7 @@ def train_song(
     network: ALM,
     heard: Heard,
     state: dict[str, Tensor] | None,
-    stage: Any,
+    stage: Gains,
     checkpoint: Checkpoint,
     parameters: Sequence[nn.Parameter],
     step: int,
@@ -420,19 +449,36 @@ def train_song(
         window = slice(start, min(start + stage.frames, frames))
         with _half_precision():
             used = in_use(in_context(network, heard), heard.mask, network.clock)[:, :, window]
-            gain_db, following = network.continued(used, heard.levels[:, :, window], heard.mask[..., window], state)
-        loss = gain_loss(gain_db, heard, start)
-        total = (loss.error + stage.vocals * loss.vocals + stage.smoothness * loss.roughness) / 10.0
-        if not descend(checkpoint, total, step, stage.steps, stage.rate, parameters):
+            gain_db, output, following = network.continued(
+                used, heard.levels[:, :, window], heard.mask[..., window], state
+            )
+        loss = gain_loss(gain_db, heard, start, written(network, output))
+        if not descend(checkpoint, weighted(loss, stage), step, stage.steps, stage.rate, parameters):
             return None
         log(
             "gains",
             step + 1,
             stage.steps,
-            {"error_db": loss.error.item(), "vocals_db": loss.vocals.item(), "roughness_db": loss.roughness.item()},
+            {
+                "error_db": loss.error.item(),
+                "vocals_db": loss.vocals.item(),
+                "roughness_db": loss.roughness.item(),
+                "memory": loss.memory.item(),
+            },
         )
         state = {name: rows.detach() for name, rows in following.items()}
     return state
+
+
+def written(network: ALM, output: Tensor) -> Tensor:
+    """Logits (B, C, T) of what the network's memory writes down."""
+    return output[..., 1] + network.account.write_bias
+
+
+def weighted(loss: GainLoss, stage: Gains) -> Tensor:
+    """Everything that is wrong with gains as one number, per 10 dB."""
+    parts = (loss.error, stage.vocals * loss.vocals, stage.smoothness * loss.roughness, stage.memory * loss.memory)
+    return sum(parts) / 10.0  # pyright: ignore[reportReturnType]
 
 
 def beginning(
@@ -512,15 +558,15 @@ def learn_mix(
         state = beginning(network, heard, torch.Generator().manual_seed(seed * 1_000_003 + step))
         with _half_precision():
             used = in_use(in_context(network, heard), heard.mask, network.clock)
-            gain_db, _ = network.continued(used, heard.levels, heard.mask, state)
+            gain_db, output, _ = network.continued(used, heard.levels, heard.mask, state)
         # What is predicted from frame n is for frame n + 1.
         first_db = state["gain_db"]
         applied = torch.cat([first_db.unsqueeze(-1), gain_db[..., :-1]], -1)
         mix = mixdown(inputs, applied, network.clock, SAMPLE_RATE, first_db)
         stft = distance(mix.unsqueeze(1), target.unsqueeze(1))
-        loss = gain_loss(gain_db, heard)
-        anchor = loss.error + recipe.gains.vocals * loss.vocals + recipe.gains.smoothness * loss.roughness
-        if descend(checkpoint, stft + stage.anchor * anchor / 10.0, step, stage.steps, stage.rate, parameters):
+        loss = gain_loss(gain_db, heard, write=written(network, output))
+        total = stft + stage.anchor * weighted(loss, recipe.gains)
+        if descend(checkpoint, total, step, stage.steps, stage.rate, parameters):
             log(
                 "mix",
                 step + 1,
@@ -532,10 +578,26 @@ def learn_mix(
 
 
 def train(
-    recipe: Recipe, songs: Sequence[Path], seed: int, folder: Path, workers: int, log: Log
+    recipe: Recipe,
+    songs: Sequence[Path],
+    seed: int,
+    folder: Path,
+    workers: int,
+    log: Log,
+    encoder: Path | None = None,
 ) -> tuple[Pretext, ALM]:
-    """Run all stages, or what is left of them; the run's folder is `folder`."""
+    """Run all stages, or what is left of them; the run's folder is `folder`.
+
+    With `encoder`, the folder of another run, that one's encoder takes the place of the first stage, and what it has
+    heard already need not be heard again.
+
+    Raises
+    ------
+    TrainingError
+        If that run's first stage is not complete, or losses are not finite all the time.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    pretext = encode(recipe, songs, seed, folder, workers, log)
-    network = learn_gains(recipe, pretext, songs, seed, folder, workers, log)
+    pretext = encode(recipe, songs, seed, folder, workers, log) if encoder is None else trained(recipe, encoder)
+    heard_in = (encoder or folder) / "heard"
+    network = learn_gains(recipe, pretext, songs, seed, folder, workers, log, heard_in)
     return pretext, learn_mix(recipe, network, songs, seed, folder, workers, log)

@@ -36,14 +36,18 @@ class GainLoss:
         Distance of the vocals' mean error from the band's, songs that have both.
     roughness : Tensor
         How far gains move per frame.
+    memory : Tensor
+        Cross entropy, in nats, between what a loudness memory writes down and the share of the sound that is the
+        channel's own playing; 0 for networks without one.
     """
 
     error: Tensor
     vocals: Tensor
     roughness: Tensor
+    memory: Tensor
 
 
-def gain_loss(gain_db: Tensor, heard: Heard, start: int = 0) -> GainLoss:
+def gain_loss(gain_db: Tensor, heard: Heard, start: int = 0, write: Tensor | None = None) -> GainLoss:
     """Compare gains with the truth.
 
     Parameters
@@ -54,6 +58,8 @@ def gain_loss(gain_db: Tensor, heard: Heard, start: int = 0) -> GainLoss:
         A batch.
     start : int
         Frame of the batch that `gain_db` begins with.
+    write : (B, C, T), optional
+        Logits of what a memory writes down in frames ``start + t``.
     """
     frames = min(gain_db.shape[-1], heard.true_gain_db.shape[-1] - start - 1)
     window = slice(start + 1, start + 1 + frames)
@@ -80,7 +86,15 @@ def gain_loss(gain_db: Tensor, heard: Heard, start: int = 0) -> GainLoss:
 
     moves = (gain_db[..., 1:] - gain_db[..., :-1]).abs() * active[..., 1:]
     roughness = moves.sum() / active[..., 1:].sum().clamp(min=1)
-    return GainLoss(error, vocals, roughness)
+
+    memory = torch.zeros(())
+    if write is not None:
+        window = slice(start, start + write.shape[-1])
+        own = torch.where(heard.playing[..., window], heard.own_share[..., window], 0.0)
+        listens = (heard.mask[..., window] > 0) & (heard.roles >= 0).unsqueeze(-1)
+        each = torch.nn.functional.binary_cross_entropy_with_logits(write, own, reduction="none")
+        memory = (each * listens).sum() / listens.sum().clamp(min=1)
+    return GainLoss(error, vocals, roughness, memory)
 
 
 def multi_resolution_stft(sample_rate: int = SAMPLE_RATE) -> torch.nn.Module:

@@ -21,9 +21,9 @@ class Encode:
         Peak learning rate.
     """
 
-    steps: int = 1400
+    steps: int = 3200
     batch: int = 8
-    seconds: float = 6.0
+    seconds: float = 3.0
     rate: float = 1e-3
 
 
@@ -37,7 +37,7 @@ class Gains:
         Batches, examples in each, and how many of these are new; the others come again with other gain staging.
     frames : int
         Length of a snippet; an example's next snippet goes on from the state in which the last one ended.
-    rate, vocals, smoothness : float
+    rate, vocals, smoothness, memory : float
         Peak learning rate; weights of `training.losses.GainLoss`'s parts.
     staging_db : float
         How wrong that is, either way.
@@ -45,13 +45,14 @@ class Gains:
         Share of examples that begin in a state in which another one ended: a band's hundredth song.
     """
 
-    steps: int = 560
+    steps: int = 600
     batch: int = 8
     new: int = 2
     frames: int = 402
     rate: float = 1e-3
     vocals: float = 0.3
     smoothness: float = 0.2
+    memory: float = 2.0
     staging_db: float = 6.0
     carried: float = 0.1
 
@@ -94,7 +95,7 @@ class Recipe:
     """
 
     name: str
-    songs: int = 400
+    songs: int = 560
     test_songs: int = 48
     seconds: float = 40.2
     width: float = 0.25

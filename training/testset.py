@@ -16,7 +16,7 @@ from .examples import Conditions, Example, make_example
 from .song import load_song
 
 SEED = 90_002
-CONDITIONS = Conditions(seconds=40.2, jump=0.0, clip=0.0)
+CONDITIONS = Conditions(seconds=40.2, jump=0.0, clip=0.0, talk=0.0)
 """Gains do not jump in mid-song here, so that one true gain per channel is to be found."""
 
 

@@ -292,7 +292,7 @@ class ALM(nn.Module):
     @torch.jit.unused
     def continued(
         self, embeddings: Tensor, levels: Tensor, mask: Tensor, state: dict[str, Tensor] | None = None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Predict the gains of stretches of songs that go on from a state.
 
         Parameters
@@ -307,9 +307,11 @@ class ALM(nn.Module):
         Returns
         -------
         gain_db : (B, C, T)
+        output : (B, C, T, outputs)
+            Of the last layer.
         state : dict of (B, C, ...)
         """
-        batch, channels, frames = mask.shape
+        batch, channels, _ = mask.shape
         if state is None:
             fresh = self.initial_state(batch * channels)
             state = {name: rows.unflatten(0, (batch, channels)) for name, rows in fresh.items()}
@@ -318,27 +320,24 @@ class ALM(nn.Module):
         across = mask.transpose(1, 2)
         x = self.conditioned(embeddings.transpose(1, 2), levels.transpose(1, 2), across).transpose(1, 2)
         # A channel's state skips the frames in which it is masked. So its other frames move to the front in their
-        # order, the GRU runs over all of them, and its outputs go back to where their inputs came from.
+        # order, the GRU runs over all of them, and its outputs go back to where their inputs came from. Channels that
+        # are masked throughout, as those that only fill up a batch, keep the state they had.
         active = mask > 0
-        order = torch.argsort(~active, dim=-1, stable=True).unsqueeze(-1)
-        packed = x.gather(2, order.expand_as(x)).flatten(0, 1)
-        before = state["hidden"].flatten(0, 1)
-        hidden = run(self.gru, packed, before)
-        # What the channel ends on is its output of the last active frame, or its state if there was none.
-        count = active.sum(-1).flatten()
-        last = hidden.gather(1, (count - 1).clamp(min=0).view(-1, 1, 1).expand(-1, 1, hidden.shape[-1])).squeeze(1)
-        last = torch.where((count > 0).unsqueeze(-1), last, before).unflatten(0, (batch, channels))
-        hidden = hidden.unflatten(0, (batch, channels))
-        hidden = torch.empty_like(hidden).scatter(2, order.expand_as(hidden), hidden)
-        output = self.mlp(self.context3(hidden.transpose(1, 2), across)).to(mask.dtype)
+        heard = active.any(-1)
+        order = torch.argsort(~active[heard], dim=-1, stable=True).unsqueeze(-1)
+        x = x[heard]
+        states = run(self.gru, x.gather(1, order.expand_as(x)), state["hidden"][heard])
+        # What a channel ends on is its output of the last active frame.
+        count = active[heard].sum(-1).view(-1, 1, 1).expand(-1, 1, states.shape[-1])
+        last = state["hidden"].masked_scatter(heard.unsqueeze(-1), states.gather(1, count - 1))
+        states = torch.empty_like(states).scatter(1, order.expand_as(states), states)
+        hidden = states.new_zeros((*mask.shape, states.shape[-1])).masked_scatter(heard[..., None, None], states)
+        output = self.mlp(self.context3(hidden.transpose(1, 2), across)).to(mask.dtype).transpose(1, 2)
         following = state | {"hidden": last}
         if self.gain != "memory":
-            return self.direct(output, across).transpose(1, 2), following
-        gain_db, memory, gains = state["gain_db"], state["memory"], []
-        for t in range(frames):
-            gain_db, memory = self.account(output[:, t], levels[:, :, t, 1], mask[:, :, t], memory, gain_db)
-            gains.append(gain_db)
-        return torch.stack(gains, -1), following | {"memory": memory, "gain_db": gain_db}
+            return self.direct(output, mask), output, following
+        gain_db, memory = self.account.stretch(output, levels[..., 1], mask, state["memory"], state["gain_db"])
+        return gain_db, output, following | {"memory": memory, "gain_db": gain_db[..., -1]}
 
     @torch.jit.unused
     def forward(self, patches: Tensor, levels: Tensor, mask: Tensor) -> Tensor:

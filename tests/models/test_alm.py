@@ -267,10 +267,10 @@ def test_a_song_in_stretches_is_the_whole_song():
     used = in_use(network.embed_song(patches, mask), mask, network.clock)
     state = {name: rows[None] for name, rows in network.initial_state(4).items()}
     state["role"] = torch.tensor([[0, -1, 5, 17]])
-    whole, ended = network.continued(used, levels, mask, state)
+    whole, _, ended = network.continued(used, levels, mask, state)
     parts = []
     for window in (slice(0, 1), slice(1, 20), slice(20, 61)):
-        gains, state = network.continued(used[:, :, window], levels[:, :, window], mask[..., window], state)
+        gains, _, state = network.continued(used[:, :, window], levels[:, :, window], mask[..., window], state)
         parts.append(gains)
     assert whole.std() > 1.0
     torch.testing.assert_close(torch.cat(parts, -1), whole, rtol=0, atol=1e-9)

@@ -181,3 +181,35 @@ def test_a_fresh_memory_is_where_hot_inputs_do_not_clip():
 def test_the_clock_sets_how_fast_it_fades():
     assert LoudnessMemory(0.975).fade == pytest.approx(LoudnessMemory(0.05).fade ** 19.5)
     assert LoudnessMemory(0.05).fade ** 1200 == pytest.approx(math.exp(-1.0))
+
+
+def test_who_comes_in_far_too_loud_is_turned_down_at_once():
+    account = LoudnessMemory(FRAME_S)
+    _, state = run(account, outputs(1200), power_of(-50.0))
+    before = state["gain_db"].item()
+    assert before == pytest.approx(18.0, abs=0.01)
+    gains, _ = run(account, outputs(12), power_of(-10.0), state=state)
+    # As fast as a gain may fall, to where no frame is louder than -14 LUFS; a mean alone would stay far above.
+    assert gains[:8, 0].tolist() == pytest.approx([before - 2.5 * (t + 1) for t in range(8)])
+    assert gains[-1].item() == pytest.approx(-4.0, abs=0.01)
+
+
+@pytest.mark.parametrize("scale", [1.0, 5.0])
+def test_a_stretch_is_its_frames_one_after_the_other_and_so_is_its_gradient(scale):
+    account = LoudnessMemory(FRAME_S)
+    rng = torch.Generator().manual_seed(4)
+    said = scale * torch.randn(300, 6, 3, generator=rng, dtype=torch.float64)
+    level = torch.linspace(-70.0, 5.0, 6, dtype=torch.float64)
+    power = power_of(level + 4.0 * torch.randn(300, 6, generator=rng, dtype=torch.float64))
+    mask = (torch.rand(300, 6, generator=rng) > 0.2).double()
+    came = torch.randn(300, 6, generator=rng, dtype=torch.float64)
+    slow, fast = said.clone().requires_grad_(), said.clone().requires_grad_()
+    gains, state = run(account, slow, power, mask)
+    (gains * came).sum().backward()
+    fresh = account.fresh(said[0, :, 0])
+    stretch, memory = account.stretch(fast.transpose(0, 1), power.t(), mask.t(), fresh["memory"], fresh["gain_db"])
+    (stretch.t() * came).sum().backward()
+    torch.testing.assert_close(stretch.t(), gains, rtol=0, atol=1e-9)
+    torch.testing.assert_close(memory, state["memory"], rtol=0, atol=1e-9)
+    assert slow.grad.abs().max() > 1.0
+    torch.testing.assert_close(fast.grad, slow.grad, rtol=0, atol=1e-9)

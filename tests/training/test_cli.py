@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+import torch
 
 from alm_plugin.cli import train as alm_train
 from alm_plugin.models.files import load_weights
@@ -41,6 +42,22 @@ def test_given_again_it_has_nothing_left_to_do(trained, capsys):
     assert json.loads(capsys.readouterr().out)["model"].endswith("alm-mr.safetensors")
     assert (trained / "run-0" / "log.jsonl").read_text() == lines
     assert (trained / "run-0" / "alm-mr.safetensors").read_bytes() == weights
+
+
+def test_another_seed_can_hear_with_a_trained_encoder(trained, capsys):
+    command = ["--recipe", "smoke", "--work", str(trained), "--workers", "1", "--json"]
+    heard = {path: path.stat().st_mtime_ns for path in (trained / "run-0" / "heard").iterdir()}
+    assert alm_train([*command, "--seed", "1", "--encoder", str(trained / "run-0")]) == 0
+    assert {path: path.stat().st_mtime_ns for path in (trained / "run-0" / "heard").iterdir()} == heard
+    assert not (trained / "run-1" / "encode.pt").exists()
+    one, other = (load_weights(trained / f"run-{seed}" / "alm-mr.safetensors")[0].state_dict() for seed in (0, 1))
+    assert all(torch.equal(one[name], other[name]) for name in one if name.startswith("encoder."))
+    assert not torch.equal(one["gru.weight_hh_l0"], other["gru.weight_hh_l0"])
+    made = json.loads((trained / "run-1" / "alm-mr.json").read_text())
+    assert (made["seed"], made["encoder"]) == (1, "run-0")
+    capsys.readouterr()
+    assert alm_train([*command, "--seed", "2", "--encoder", str(trained / "run-1")]) == 2
+    assert capsys.readouterr().err.count("encode.pt") == 1
 
 
 def test_it_is_judged_and_described(trained, tmp_path, capsys):

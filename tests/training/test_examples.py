@@ -10,7 +10,7 @@ from alm_plugin import Mixer, Strip
 from alm_plugin.features.clock import MULTI_RATE
 from alm_plugin.mixer import Automation
 from training.balance import hop_powers
-from training.examples import CONVERTER_PEAK, FRAME, Conditions, Examples, by_frame, make_example
+from training.examples import CONVERTER_PEAK, FRAME, Conditions, Examples, by_frame, make_example, speech_in
 from training.song import SAMPLE_RATE, Song, Stem, load_song, save_song, songs_in
 
 ROOT = Path(__file__).parents[2]
@@ -18,7 +18,18 @@ STEMS = (("vox", "vocals"), ("kick", "kick"), ("bass", "bass"), ("keys", "keys")
 SECONDS = 10
 
 NOTHING = Conditions(
-    seconds=8.0, dry=1.0, tone=0.0, fewer=0.0, pair=0.0, noise=0.0, hum=0.0, clip=0.0, late=0.0, muted=0.0, jump=0.0
+    seconds=8.0,
+    dry=1.0,
+    tone=0.0,
+    fewer=0.0,
+    pair=0.0,
+    noise=0.0,
+    hum=0.0,
+    clip=0.0,
+    late=0.0,
+    muted=0.0,
+    jump=0.0,
+    talk=0.0,
 )
 
 
@@ -293,3 +304,69 @@ def test_a_song_shorter_than_an_example_is_cut_to_whole_frames():
     example = make(in_memory(audio, ["vocals", "kick", "bass"]))
     assert example.inputs.shape == (3, 60 * FRAME)
     assert example.true_gain_db.shape == example.playing.shape == example.own_share.shape == (3, 60)
+
+
+# ---- talk between songs ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory):
+    """A song with a stem that is spoken."""
+    folder = tmp_path_factory.mktemp("spoken")
+    stems = [Stem("vox", "vocals"), Stem("rap", "vocals", spoken=True)]
+    save_song(folder / "00000", "hiphop", stems, audio_of(9, 2))
+    return songs_in(folder)
+
+
+def talking(songs, spoken, seed, **changes):
+    conditions = replace(NOTHING, talk=1.0, **changes)
+    return make_example(load_song(songs[0]), np.random.default_rng(seed), conditions, speech_in(spoken))
+
+
+def test_only_what_is_spoken_is_speech(songs, spoken):
+    assert speech_in(songs) == []
+    assert speech_in(spoken) == [(spoken[0], 1)]
+    assert Examples(spoken, NOTHING, 0).speech == []
+    assert Examples(spoken, replace(NOTHING, talk=0.1), 0).speech == speech_in(spoken)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_between_songs_the_band_rests_and_the_singer_is_heard_but_does_not_play(songs, spoken, seed):
+    talked = talking(songs, spoken, seed, talk_db=(0.0, 0.0))
+    singer = int(np.flatnonzero(talked.roles == 0)[0])
+    power = np.square(talked.own).reshape(len(talked.roles), -1, FRAME).mean(axis=2)
+    alone = (power[singer] > 0) & (np.delete(power, singer, axis=0) == 0).all(axis=0)
+    assert alone.sum() > 20, "expected some seconds of speech alone"
+    assert not talked.playing[:, alone].any()
+    assert talked.playing[singer].any()
+    assert talked.own_share[singer, alone].min() > 0.99
+    # The gains are the song's: talk has no balance of its own.
+    assert np.ptp(talked.true_gain_db, axis=1).max() == 0.0
+
+
+def test_how_loud_talk_is_follows_the_singing(songs, spoken):
+    loud, quiet = (talking(songs, spoken, 2, talk_db=(db, db)) for db in (0.0, -12.0))
+    singer = int(np.flatnonzero(loud.roles == 0)[0])
+    differ = np.abs(loud.own[singer] - quiet.own[singer]) > 1e-6
+    ratio = np.sqrt(np.square(loud.own[singer, differ]).sum() / np.square(quiet.own[singer, differ]).sum())
+    assert 20 * np.log10(ratio) == pytest.approx(12.0, abs=0.1)
+
+
+def test_both_channels_of_a_singer_talk(songs, spoken):
+    vocals = in_memory(audio_of(4, 2), ("vocals", "kick"))
+    conditions = replace(NOTHING, talk=1.0, pair=1.0)
+    example = make_example(vocals, np.random.default_rng(0), conditions, speech_in(spoken))
+    assert example.roles.tolist() == [0, 3, 0]
+    power = np.square(example.own).reshape(3, -1, FRAME).mean(axis=2)
+    rests = (power[1] == 0) & ~example.playing[0] & (power[0] > 1e-9)
+    assert rests.sum() > 20
+    np.testing.assert_allclose(10 * np.log10(power[0, rests] / power[2, rests]).std(), 0.0, atol=0.01)
+
+
+def test_nobody_talks_where_nobody_sings_or_nothing_is_said(songs, spoken):
+    band = in_memory(audio_of(4, 2), ("bass", "kick"))
+    for song, speech in ((band, speech_in(spoken)), (load_song(songs[0]), [])):
+        one, other = (
+            make_example(song, np.random.default_rng(3), replace(NOTHING, talk=share), speech) for share in (0.0, 1.0)
+        )
+        assert_same(one, other)

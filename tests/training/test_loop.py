@@ -458,7 +458,7 @@ def test_a_song_goes_on_from_its_last_snippet_and_a_batch_from_the_last_batch(so
 
     def watched(self, embeddings, levels, mask, state=None):
         result = continued(self, embeddings, levels, mask, state)
-        states.append((state, result[1]))
+        states.append((state, result[2]))
         return result
 
     monkeypatch.setattr(ALM, "continued", watched)
@@ -492,8 +492,8 @@ def test_the_frozen_encoder_stays_as_it_was(songs, tmp_path):
 def test_a_loss_that_is_not_a_number_costs_a_batch_and_no_more(songs, tmp_path, monkeypatch):
     gain_loss, calls = loop.gain_loss, []
 
-    def now_and_then(gain_db, heard, start=0):
-        loss = gain_loss(gain_db, heard, start)
+    def now_and_then(gain_db, heard, start=0, write=None):
+        loss = gain_loss(gain_db, heard, start, write)
         calls.append(start)
         return replace(loss, error=loss.error * float("nan")) if len(calls) == 2 else loss
 

@@ -178,3 +178,25 @@ def test_equal_mixes_have_no_distance_and_others_have():
     quiet = mix.clone().requires_grad_()
     distance(quiet * 0.5, mix).backward()
     assert quiet.grad.isfinite().all()
+
+
+def test_a_memory_is_told_to_write_what_is_the_channels_own_playing():
+    heard = truth((*BAND, None))
+    heard.own_share[:, 1] = 0.25
+    heard.playing[:, 2] = False
+    heard.mask[:, 3, 5:] = 0.0
+    own = torch.tensor([1.0, 0.25, 0.0, 1.0])
+
+    def memory(logits, start=0):
+        write = torch.tensor([*logits, 50.0])[None, :, None].expand(1, 5, FRAMES)[..., start:]
+        return gain_loss(heard.true_gain_db[..., start:], heard, start, write).memory.item()
+
+    best = torch.special.entr(own) + torch.special.entr(1 - own)
+    weight = torch.tensor([20.0, 20.0, 20.0, 5.0])
+    perfect = torch.logit(own, eps=1e-6).tolist()
+    assert memory(perfect) == pytest.approx((best * weight).sum().item() / 65.0, abs=1e-4)
+    # Wrong in a masked frame or a padded channel costs nothing; anywhere else it costs.
+    for wrong in range(4):
+        assert memory([*perfect[:wrong], -perfect[wrong] + 0.5, *perfect[wrong + 1 :]]) > memory(perfect) + 0.05
+    assert memory(perfect, 5) == pytest.approx(best.sum().item() * 15 / 45.0, abs=1e-4)
+    assert gain_loss(heard.true_gain_db, heard).memory == 0.0
