@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -315,6 +315,8 @@ class ChannelReport:
         Integrated loudness before the gain and in the mix; ``-inf`` for silence.
     mean_gain_db, least_gain_db, most_gain_db, last_gain_db : float
         Of the gain curve.
+    input_powers, output_powers : (hops,) float64
+        What the loudnesses are made of: K-weighted power of every 100 ms.
     """
 
     name: str
@@ -325,6 +327,8 @@ class ChannelReport:
     least_gain_db: float
     most_gain_db: float
     last_gain_db: float
+    input_powers: NDArray[np.float64] = field(repr=False, compare=False)
+    output_powers: NDArray[np.float64] = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -370,7 +374,7 @@ def render_files(
     sample_rate: int | None = None,
     bits: int | None = None,
     stems_dir: str | Path | None = None,
-    also: Mapping[Path, Callable[[Path], None]] | None = None,
+    also: Mapping[Path, Callable[[Path, RenderReport], None]] | None = None,
     progress: Progress | None = None,
 ) -> RenderReport:
     """Mix files into a file.
@@ -390,7 +394,8 @@ def render_files(
     stems_dir : path, optional
         Existing folder for each channel as it stands in the mix before panning, named as the channel.
     also : dict of path to callable, optional
-        Other files that belong to the mix: each callable is given a temporary name to write to, after all sound.
+        Other files that belong to the mix: each callable is given a temporary name to write to and what is returned,
+        after all sound.
     progress : callable, optional
 
     Returns
@@ -440,11 +445,12 @@ def render_files(
                     progress(written, total)
             for writer in (whole, *parts.values()):
                 writer.close()
+            report = _report(output, rate, total, mixer, tracks, listener)
             for path, write in also.items():
-                write(others[path])
+                write(others[path], report)
     finally:
         mixer.observers.remove(listener)
-    return _report(output, rate, total, mixer, tracks, listener)
+    return report
 
 
 def _refuse_overlap(outputs: Sequence[Path], tracks: Sequence[Track]) -> None:
@@ -480,6 +486,8 @@ def _report(
                 float(curve.min()),
                 float(curve.max()),
                 float(curve[-1]),
+                listener.before[track.name].hop_powers,
+                listener.after[track.name].hop_powers,
             )
         )
     return RenderReport(

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from alm_plugin.export.page import number, page
+
 from .evaluate import (
     NOT_LIVE,
     Estimate,
@@ -130,13 +132,6 @@ def best_of(systems: Sequence[str], measure: Measure, row: Sequence[Estimate]) -
     return {name for name, bad in live.items() if bad == least}
 
 
-def number(value: float, digits: int) -> str:
-    """Text of a value: a dash for none, "never" for infinity."""
-    if math.isinf(value):
-        return "never" if value > 0 else "silent"
-    return "–" if math.isnan(value) else f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
-
-
 def interval(e: Estimate, digits: int) -> str:
     """Text of an interval; empty where there is none."""
     if math.isnan(e.low) or e.low == e.high:
@@ -176,31 +171,19 @@ def _data(evaluation: Evaluation) -> str:
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8c6bb1", "#7f7f7f")
 
 STYLE = """
-:root { color-scheme: light dark; --ink: #1c2227; --soft: #5b6770; --line: #d9dfe3; --page: #fff; --card: #f6f8f9;
-  --good: #0b6b4f; --mark: #dff3ea; --bad: #a63a00 }
-@media (prefers-color-scheme: dark) { :root { --ink: #e7ecef; --soft: #9aa7b0; --line: #364049; --page: #14181b;
-  --card: #1c2226; --good: #6fd3ae; --mark: #17392d; --bad: #ffa270 } }
-* { box-sizing: border-box }
-body { margin: 0 auto; max-width: 1240px; padding: 28px 24px 60px; background: var(--page); color: var(--ink);
-  font: 16px/1.5 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif }
-h1 { font-size: 28px; margin: 0 0 4px } h2 { font-size: 20px; margin: 40px 0 4px }
-p { margin: 4px 0 12px; max-width: 78ch; color: var(--soft) }
 .scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 8px; margin: 18px 0 }
 table { border-collapse: collapse; width: 100%; font-size: 14px; font-variant-numeric: tabular-nums }
 th, td { padding: 7px 10px; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap }
 thead th { background: var(--card); vertical-align: bottom; white-space: normal; min-width: 84px; line-height: 1.25 }
 th:first-child { text-align: left; position: sticky; left: 0; background: var(--card); white-space: nowrap }
-tbody th { font-weight: 500 } tr:last-child > * { border-bottom: 0 }
-small { color: var(--soft); font-size: 12px; font-weight: 400 } td small { display: block; line-height: 1.2 }
+tbody th { font-weight: 500 } tr:last-child > * { border-bottom: 0 } td small { display: block; line-height: 1.2 }
 .subject { background: var(--card) } .best { background: var(--mark); font-weight: 700 }
 .yes { color: var(--good) } .no { color: var(--bad) }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(520px, 1fr)); gap: 18px }
 @media (max-width: 600px) { .plots { grid-template-columns: 1fr } }
-figure { margin: 0; padding: 14px 14px 8px; border: 1px solid var(--line); border-radius: 8px; background: var(--card) }
-figure.wide { grid-column: 1 / -1 } figcaption { font-weight: 600 } figcaption small { display: block; font-size: 13px }
+figure.wide { grid-column: 1 / -1 }
 svg { width: 100%; height: auto; display: block } svg text { fill: var(--ink); font: 13px system-ui, sans-serif }
 svg .tick { fill: var(--soft); font-size: 12px } svg .grid { stroke: var(--line) } svg .axis { stroke: var(--soft) }
-.legend { display: flex; flex-wrap: wrap; gap: 2px 16px; font-size: 13px; margin: 6px 0 2px }
 .legend svg { width: 26px; height: 10px; display: inline-block; margin-right: 6px }
 """
 
@@ -461,11 +444,10 @@ def write_html(evaluation: Evaluation, path: str | Path) -> None:
     notes = "".join(f"<p><small>{html.escape(note)}</small></p>" for note in FOOTNOTES)
     curves = "".join(curves_plot(shown, evaluation.subject) for shown in evaluation.shown)
     plots = [errors_plot(evaluation), vocal_plot(evaluation), entry_plot(evaluation), roles_plot(evaluation), curves]
-    page = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>How well {subject} mixes</title><style>{STYLE}</style></head><body><h1>How well {subject} mixes</h1>"
+    body = (
+        f"<h1>How well {subject} mixes</h1>"
         f"<p>{html.escape(_data(evaluation))} Green reaches its target, orange does not; shaded is the best of those "
         f"that could play live.</p>{_table_html(evaluation)}{notes}<h2>Where it is right and where not</h2>"
-        f'<p>Point at a bar, dot or curve for what it is.</p><div class="plots">{"".join(plots)}</div></body></html>'
+        f'<p>Point at a bar, dot or curve for what it is.</p><div class="plots">{"".join(plots)}</div>'
     )
-    Path(path).write_text(page, encoding="utf-8")
+    Path(path).write_bytes(page(f"How well {evaluation.subject} mixes", body, STYLE))
