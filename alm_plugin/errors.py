@@ -21,5 +21,9 @@ class ModelError(AlmError):
     """A model that is unknown, has no weights here, or whose file does not hold what its kind needs."""
 
 
+class PluginError(AlmError):
+    """A VST3 or AU plugin that is not there, cannot be hosted, or a preset that is not its own."""
+
+
 class LatencyError(AlmError, ValueError):
     """A plugin that delays its signal where no latency is allowed, or that cannot run in a stream at all."""
