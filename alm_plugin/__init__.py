@@ -1,7 +1,8 @@
 """A live band mixer with zero added latency.
 
 The path of the sound, and where to read on: `FrontEnd` hears (features), a `Model` decides (models), `Gain`, `Pan`,
-`Chain` and `Strip` act (nodes), `Mixer` puts them together, `render_files` sends files through it.
+`Chain` and `Strip` act (nodes), `Mixer` puts them together, a `Preset` fills its strips, `render_files` sends files
+through it.
 
 >>> from alm_plugin import Mixer, Strip
 >>> mixer = Mixer({"vocals": Strip(role="vocals"), "kick": Strip()})
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         LatencyError,
         ModelError,
         ParameterError,
+        PluginError,
     )
     from alm_plugin.features.clock import ModelClock
     from alm_plugin.features.front_end import Features, FrontEnd
@@ -29,10 +31,12 @@ if TYPE_CHECKING:
     from alm_plugin.models.contract import Model, ModelMetadata
     from alm_plugin.models.registry import load_model
     from alm_plugin.nodes.chain import Chain
+    from alm_plugin.nodes.external import External
     from alm_plugin.nodes.gain import Gain
     from alm_plugin.nodes.node import Node
     from alm_plugin.nodes.pan import Pan
     from alm_plugin.nodes.strip import Strip
+    from alm_plugin.preset import Preset, load_preset
     from alm_plugin.render import find_tracks, render_files
 
 # In the order of the signal path. Each is imported when it is first asked for, so that a program which only wants one
@@ -44,6 +48,7 @@ _HOME = {
     "LatencyError": "errors",
     "ModelError": "errors",
     "ParameterError": "errors",
+    "PluginError": "errors",
     "ModelClock": "features.clock",
     "FrontEnd": "features.front_end",
     "Features": "features.front_end",
@@ -54,9 +59,12 @@ _HOME = {
     "Gain": "nodes.gain",
     "Pan": "nodes.pan",
     "Chain": "nodes.chain",
+    "External": "nodes.external",
     "Strip": "nodes.strip",
     "Mixer": "mixer",
     "Automation": "mixer",
+    "Preset": "preset",
+    "load_preset": "preset",
     "find_tracks": "render",
     "render_files": "render",
 }
@@ -67,6 +75,7 @@ __all__ = [
     "AudioTypeError",
     "Automation",
     "Chain",
+    "External",
     "Features",
     "FrontEnd",
     "Gain",
@@ -79,9 +88,12 @@ __all__ = [
     "Node",
     "Pan",
     "ParameterError",
+    "PluginError",
+    "Preset",
     "Strip",
     "find_tracks",
     "load_model",
+    "load_preset",
     "render_files",
 ]
 

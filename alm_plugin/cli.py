@@ -1,4 +1,4 @@
-"""The command line: ``alm demo`` and ``alm mix``."""
+"""The command line: ``alm demo``, ``alm mix``, ``alm presets`` and ``alm plugins``."""
 
 from __future__ import annotations
 
@@ -25,10 +25,14 @@ from alm_plugin import __version__
 from alm_plugin.data import presets_dir, reason_of
 from alm_plugin.errors import AlmError, ParameterError
 from alm_plugin.export.automation import read_csv, write_csv
+from alm_plugin.export.page import plain
+from alm_plugin.export.report import Heard, write_report
 from alm_plugin.mixer import Automation, Mixer
 from alm_plugin.models.registry import DEFAULT, NETWORKS, RULES
 from alm_plugin.models.roles import ROLES, guess_role
+from alm_plugin.nodes import external
 from alm_plugin.nodes.strip import Strip
+from alm_plugin.preset import Preset, load_preset, presets
 from alm_plugin.render import RenderReport, Track, find_tracks, render_files
 
 SETTLED_S = 5.0
@@ -118,6 +122,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     mix.add_argument("stems", nargs="+", type=Path, metavar="FOLDER_OR_FILE", help="wav, flac, aiff, mp3, ogg")
     mix.add_argument("-o", "--output", type=Path, required=True, help="wav, flac, aiff or ogg")
+    mix.add_argument(
+        "--preset",
+        metavar="PRESET",
+        help="plugins, and more, by role: a name that 'alm presets' lists, or a .toml file; its model is used unless "
+        "--model is given, and --trim adds to its trims",
+    )
     _add_common(mix)
     mix.add_argument("--sample-rate", type=int, metavar="HZ", help="of the mix; default: the highest of the stems'")
     mix.add_argument("--bits", type=int, choices=(16, 24, 32), help="32 is float; default: 32, for FLAC 24")
@@ -136,7 +146,38 @@ def _parser() -> argparse.ArgumentParser:
         "--automation-in", type=Path, metavar="CSV", help="take gains from a file, as they are, not from the model"
     )
     mix.add_argument("--stems-out", type=Path, metavar="DIR", help="also write each channel as it stands in the mix")
-    mix.set_defaults(run=_mix)
+    # None says that no model was asked for: then it is the preset's.
+    mix.set_defaults(run=_mix, model=None)
+
+    shelf = commands.add_parser(
+        "presets",
+        help="list presets, or show one",
+        description="List presets, those that ship and your own, or say what one puts on the channels of each role.",
+    )
+    shelf.add_argument("preset", nargs="?", metavar="NAME_OR_FILE", help="the one to show")
+    shelf.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    shelf.set_defaults(run=_presets)
+
+    plugins = commands.add_parser(
+        "plugins",
+        help="list VST3 and AU plugins, show or scan them",
+        description="List the plugins that are known, or say which parameters one has. A scan tries each that is new "
+        "or has changed in a process of its own, where it may hang or crash.",
+    )
+    plugins.add_argument("plugin", nargs="?", metavar="NAME_OR_PATH", help="the one to show; scanned if it is new")
+    plugins.add_argument("--scan", action="store_true", help="look for plugins; with NAME_OR_PATH try that one again")
+    plugins.add_argument(
+        "--folder",
+        action="append",
+        type=Path,
+        metavar="DIR",
+        help="scan this one instead of where plugins are installed; repeatable",
+    )
+    plugins.add_argument(
+        "--timeout", type=float, default=external.TIMEOUT_S, metavar="S", help="for each plugin; default: %(default)g"
+    )
+    plugins.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    plugins.set_defaults(run=_plugins)
     return parser
 
 
@@ -145,9 +186,12 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         "--model",
         default=DEFAULT,
         metavar="MODEL",
-        help=f"{', '.join([*NETWORKS, *RULES])} or a file (.safetensors, TorchScript); default: %(default)s",
+        help=f"{', '.join([*NETWORKS, *RULES])} or a file (.safetensors, TorchScript); default: {DEFAULT}",
     )
     parser.add_argument("--automation", type=Path, metavar="CSV", help="write the gain curves, a row per model frame")
+    parser.add_argument(
+        "--report", type=Path, metavar="HTML", help="write a page to see and hear what was done: curves, A/B players"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
 
 
@@ -196,10 +240,14 @@ def _mix(arguments: argparse.Namespace) -> int:
         _known(f"{arguments.automation_in}: column", name, names)
         if name in trims:
             raise ParameterError(f"--trim {name} must not meet a curve of it: edit the curve, got {trims[name]:+g}")
-    strips = {name: _strip(name, roles[name], trims.get(name, 0.0), locks.get(name)) for name in names}
+    preset = None if arguments.preset is None else load_preset(arguments.preset)
+    strips = {name: Strip() for name in names} if preset is None else preset.channels(roles)
+    for name, strip in strips.items():
+        _set(name, strip, roles[name], trims.get(name, 0.0), locks.get(name))
+    model = (DEFAULT if preset is None else preset.model) if arguments.model is None else arguments.model
     mixer = Mixer(
         strips,
-        model=arguments.model,
+        model=model,
         channels=1 if arguments.mono else 2,
         strength=arguments.strength,
         automation=automation,
@@ -212,11 +260,118 @@ def _mix(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _strip(name: str, role: str | None, trim_db: float, lock_db: float | None) -> Strip:
+def _set(name: str, strip: Strip, role: str | None, trim_db: float, lock_db: float | None) -> None:
     try:
-        return Strip(role=role, trim_db=trim_db, lock_db=lock_db)
+        strip.role = role
+        strip.trim_db += trim_db
+        strip.lock_db = lock_db
     except ParameterError as error:
         raise ParameterError(f"{name}: {error}") from None
+
+
+def _presets(arguments: argparse.Namespace) -> int:
+    if arguments.preset is not None:
+        preset = load_preset(arguments.preset)
+        if arguments.json:
+            strips = {role: asdict(strip) | strip.chains for role, strip in preset.strips.items()}
+            print(json.dumps(plain(vars(preset) | {"strips": strips}), indent=2))  # noqa: T201
+        else:
+            _print_preset(_console(), preset)
+        return 0
+    rows = []
+    for name in presets():
+        try:
+            preset = load_preset(name)
+        except AlmError as error:  # one that is broken hides no other
+            rows.append({"name": name, "error": str(error)})
+        else:
+            rows.append({"name": name, "description": preset.description, "model": preset.model, "path": preset.path})
+    if arguments.json:
+        print(json.dumps(plain(rows), indent=2))  # noqa: T201
+        return 0
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    table.add_column("preset", no_wrap=True)
+    table.add_column("for")
+    for row in rows:
+        table.add_row(row["name"], row.get("description", row.get("error")), style="yellow" if "error" in row else None)
+    console = _console()
+    console.print(table)
+    console.print("'alm presets NAME' shows one, 'alm mix STEMS --preset NAME -o mix.wav' uses it.")
+    return 0
+
+
+def _plugins(arguments: argparse.Namespace) -> int:
+    console = _console()
+    if arguments.plugin is not None:
+        entries = external.find(arguments.plugin, arguments.timeout, again=arguments.scan)
+    elif arguments.scan or arguments.folder:
+        entries = _scan(arguments)
+    else:
+        entries = [entry for entry in external.read_registry() if entry.is_current]
+    if arguments.json:
+        print(json.dumps(plain([entry.to_json() for entry in entries]), indent=2))  # noqa: T201
+        return 0
+    if not entries:
+        is_scan = arguments.scan or arguments.folder
+        console.print("no plugins found" if is_scan else "no plugins known yet: run 'alm plugins --scan'")
+        return 0
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    table.add_column("plugin", no_wrap=True)
+    table.add_column("format")
+    table.add_column("channels")
+    table.add_column("latency reported", justify="right")
+    table.add_column("probed", justify="right")
+    table.add_column("verdict")
+    for entry in entries:
+        latencies = (entry.reported_latency_samples, entry.probed_latency_samples)
+        table.add_row(
+            entry.name,
+            entry.format,
+            " ".join({1: "mono", 2: "stereo"}[width] for width in entry.channels) or "-",
+            *("-" if samples is None else str(samples) for samples in latencies),
+            entry.verdict + ", samples depend on the block size" * entry.depends_on_blocks,
+            style=None if entry.is_ok else "yellow",
+        )
+    console.print(table)
+    if arguments.plugin is not None:
+        for entry in entries:
+            _print_parameters(console, entry)
+    return 0
+
+
+def _scan(arguments: argparse.Namespace) -> list[external.PluginEntry]:
+    for folder in arguments.folder or []:
+        if not folder.is_dir():
+            raise ParameterError(f"--folder must be a folder, got {str(folder)!r}")
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        console=_console(stderr=True),
+        disable=arguments.json,
+    )
+    with bar:
+        task = bar.add_task("scanning", total=None)
+        return external.scan(
+            arguments.folder,
+            arguments.timeout,
+            lambda done, total, name: bar.update(
+                task, completed=done, total=total, description=f"scanning {name}".strip()
+            ),
+        )
+
+
+def _print_parameters(console: Console, entry: external.PluginEntry) -> None:
+    table = Table(title=entry.path, box=box.SIMPLE, pad_edge=False)
+    for header in ("parameter", "range", "unit", "default"):
+        table.add_column(header)
+    for name, parameter in entry.parameters.items():
+        values = ", ".join(parameter.choices) or "on, off"
+        if parameter.low is not None and parameter.high is not None:
+            values = f"{parameter.low:g} to {parameter.high:g}"
+        default = f"{parameter.default:g}" if isinstance(parameter.default, float) else str(parameter.default)
+        table.add_row(name, values, parameter.unit or "-", default)
+    console.print(table)
 
 
 def _run(tracks: list[Track], mixer: Mixer, arguments: argparse.Namespace) -> RenderReport:
@@ -224,8 +379,12 @@ def _run(tracks: list[Track], mixer: Mixer, arguments: argparse.Namespace) -> Re
     stems_dir = getattr(arguments, "stems_out", None)
     also = {}
     if arguments.automation is not None:
-        also[arguments.automation] = lambda temporary: write_csv(mixer.automation, temporary)
+        also[arguments.automation] = lambda temporary, report: write_csv(mixer.automation, temporary)
     with ExitStack() as stack:
+        if arguments.report is not None:
+            heard = Heard(mixer)
+            mixer.observers.append(heard)
+            also[arguments.report] = lambda temporary, report: write_report(temporary, report, mixer.automation, heard)
         if stems_dir is not None:
             stems_dir.mkdir(parents=True, exist_ok=True)
         bar = Progress(
@@ -318,22 +477,31 @@ def _print_table(console: Console, report: RenderReport, true_db: dict[str, floa
         console.print(f"{place}: {count} faults; the sound went on.", style="yellow")
 
 
+def _print_preset(console: Console, preset: Preset) -> None:
+    console.print(f"{preset.name}: {preset.description}\n{preset.path}\nmodel {preset.model}", soft_wrap=True)
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    table.add_column("role")
+    table.add_column("plugins before the gain, > behind it")
+    for header in ("pan", "trim dB", "bounds dB", "dB/s"):
+        table.add_column(header, justify="right")
+    for role, strip in preset.strips.items():
+        table.add_row(
+            "all others" if role == "default" else role,
+            "\n".join([*map(str, strip.pre), *(f"> {plugin}" for plugin in strip.post)]) or "-",
+            " ".join(f"{pan:g}" for pan in strip.pan),
+            f"{strip.trim_db:+g}",
+            " ".join(f"{bound:+g}" for bound in strip.bounds_db),
+            "-" if strip.slew_db_per_s is None else f"{strip.slew_db_per_s:g}",
+        )
+    console.print(table)
+
+
 def _level(value: float) -> str:
     return f"{value:.1f}" if math.isfinite(value) else "silent"
 
 
 def _print_json(report: RenderReport, arguments: argparse.Namespace, truth: dict[str, float] | None = None) -> None:
-    result: dict[str, Any] = asdict(report) | {"automation": arguments.automation}
+    result: dict[str, Any] = asdict(report) | {"automation": arguments.automation, "report": arguments.report}
     if truth is not None:
         result["distance_to_true_balance"] = truth
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(entry) for key, entry in value.items()}
-        if isinstance(value, list):
-            return [plain(entry) for entry in value]
-        if isinstance(value, float):
-            return value if math.isfinite(value) else None
-        return str(value) if isinstance(value, Path) else value
-
     print(json.dumps(plain(result), indent=2))  # noqa: T201
