@@ -73,9 +73,20 @@ def test_mix_prints_one_json_object(stems, tmp_path, capsys):
     assert report["seconds"] == pytest.approx(3.0)
     channels = {channel["name"]: channel for channel in report["channels"]}
     assert channels["kick"]["last_gain_db"] == -3.0
-    # Noise 14 dB under the guitar, told to be the voice.
-    assert channels["vocals"]["last_gain_db"] > channels["gtr"]["last_gain_db"] + 10.0
+    # Noise 14 dB under the guitar: the network need not believe that it sings, but raises it.
+    assert channels["vocals"]["last_gain_db"] > channels["gtr"]["last_gain_db"] + 4.0
     assert (channels["gtr"]["role"], channels["vocals"]["role"]) == ("guitar", "vocals")
+
+
+def test_roles_guessed_from_names_reach_the_model(stems, tmp_path, capsys):
+    differences = []
+    for options in ([], ["--role", "vocals=none", "--role", "gtr=none"]):
+        assert run("mix", stems, "-o", tmp_path / "mix.wav", "--json", "--model", "loudness", *options) == 0
+        channels = {channel["name"]: channel for channel in json.loads(capsys.readouterr().out)["channels"]}
+        differences.append(channels["vocals"]["last_gain_db"] - channels["gtr"]["last_gain_db"])
+    # Noise 14 dB under the guitar: the rule brings it level, and above it when told that it is the voice.
+    assert differences[1] == pytest.approx(14.0, abs=1.5)
+    assert differences[0] > differences[1] + 2.0
 
 
 def test_trim_adds_to_the_models_gain(stems, tmp_path, capsys):
