@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, MutableSequence
-from itertools import groupby
+import copy
+from collections.abc import Iterable, Iterator, Mapping, MutableSequence
+from itertools import accumulate, groupby
 from typing import Any, NamedTuple
 
 import numpy as np
 import pedalboard
+from numpy.typing import NDArray
 
 from alm_plugin.errors import LatencyError, ParameterError
+from alm_plugin.nodes import native
+from alm_plugin.nodes.automation import Course, Lane, Range, enter, in_steps
 from alm_plugin.nodes.node import Audio, Node, checked
 
 LONGEST_PIECE = 8192
@@ -70,6 +74,32 @@ class Chain(Node, MutableSequence):
     Traceback (most recent call last):
         ...
     TypeError: __init__(): incompatible constructor arguments...
+
+    Parameters follow arrays, one value for each sample of the block:
+
+    >>> fade = np.linspace(0, -60, 480)
+    >>> out = chain(np.ones((2, 480), np.float32), 48_000, automation={"1.threshold_db": fade / 2, "2.gain_db": fade})
+    >>> chain[2].gain_db, round(chain[1].threshold_db, 1)  # the last ones that were set
+    (-60.0, -28.1)
+
+    Notes
+    -----
+    `process` takes ``automation={"2.threshold_db": array}``: index, with more of them for what is inside other lists
+    (``"0.1.cutoff_hz"``), and parameter; arrays as long as the block, in one shot as in a stream. Before anything is
+    processed `ParameterError` tells of arrays that do not fit, hold NaN or leave the range, and of keys that name no
+    number an array can move: switches, and what changes a plugin's latency, cannot.
+
+    The `gain_db` of a `Gain`, ours or pedalboard's, and the `pan` of a `Pan` follow sample by sample: no steps
+    but the array's. Anything else is set at the samples 0, 64, 128 ... of the stream, to the array's value there, which
+    holds until the next, also from one call into the next: the samples are the same however the stream is cut. An
+    `External` moves on from each value to the next within its `slew_ms`; 0 makes it follow at once.
+
+    A value meets the sample that it came in with: behind plugins with latency it is used that much later. Inside a
+    `Pedalboard` or `Mix` that is told from its input. In a stream what has not been used when automation ends never is.
+
+    Parameters stay where they were set last. A pedalboard `Gain` is heard at the array's gain without being run; its
+    first automation in a stream cuts the native stretch there, and latent plugins in that stretch start anew: begin it
+    with the stream. A plugin that refuses a value later than that raises `ParameterError` in the middle of a block.
     """
 
     def __init__(self, plugins: Iterable[Any] | Any = None) -> None:
@@ -88,6 +118,8 @@ class Chain(Node, MutableSequence):
         self._is_running = False  # the stages hold a stream of this format
         self._is_over = False  # the stages hold the end of a one-shot, whose latency has been taken out
         self._is_ready = False  # for the next block, as far as these go
+        self._course = Course()
+        self._apart: list[Any] = []  # pedalboard's Gains that have been automated: each is a stage of its own
 
     # ---- a list --------------------------------------------------------------------------------------------------
 
@@ -132,6 +164,20 @@ class Chain(Node, MutableSequence):
         """Grows with every change of the list."""
         return self._version
 
+    # ---- copies --------------------------------------------------------------------------------------------------
+
+    # A copy has plugins of its own, and none of the stream.
+    def __getstate__(self) -> dict[str, Any]:
+        items = [native.describe(item) if isinstance(item, pedalboard.Plugin) else item for item in self._items]
+        return self.__dict__ | Chain().__dict__ | {"_items": items}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._items = [native.build(item) if isinstance(item, dict) else item for item in self._items]
+
+    def __copy__(self) -> Chain:
+        return copy.deepcopy(self)  # the plugins cannot be in both
+
     # ---- a node --------------------------------------------------------------------------------------------------
 
     def prepare(self, sample_rate: int, channels: int) -> None:
@@ -165,11 +211,70 @@ class Chain(Node, MutableSequence):
         """Process the next block of a stream; see `Node.process_block`."""
         if not self._is_ready or self._version != self._version_built or self._format != (sample_rate, x.shape[0]):
             self._follow(sample_rate, x.shape[0])
-        if not x.shape[1]:
+        samples = x.shape[1]
+        if not samples:
             return x
+        self._course.position += samples
         for stage in self._stages:
             x = stage.process(x, sample_rate)
         return x
+
+    def automate_block(self, x: Audio, sample_rate: int, lanes: list[Lane], late: int = 0, depth: int = 0) -> Audio:
+        """`process_block` with parameters that move; see `process`.
+
+        Parameters
+        ----------
+        x : (channels, samples) float32
+        sample_rate : int
+        lanes : list of Lane
+            Each has been fed this block's values.
+        late : int
+            Samples that the sound has been delayed by before it comes here.
+        depth : int
+            Where in their paths the lanes are: `path[depth]` is one of this chain's plugins.
+        """
+        if not self._is_ready or self._version != self._version_built or self._format != (sample_rate, x.shape[0]):
+            self._follow(sample_rate, x.shape[0])
+        gains = [lane.path[depth] for lane in lanes if isinstance(lane.path[depth], pedalboard.Gain)]
+        if {id(gain) for gain in gains} - {id(gain) for gain in self._apart}:
+            self._apart = gains + self._apart
+            self._build()
+        position, samples = self._course.position, x.shape[1]
+        self._course.position += samples
+        for stage in self._stages:
+            own = [lane for lane in lanes if any(lane.path[depth] is plugin for plugin in stage.plugins)]
+            if own and samples:
+                x = stage.automate(x, sample_rate, own, position, late, depth)
+            elif samples:
+                x = stage.process(x, sample_rate)
+            late += stage.latency
+        return x
+
+    def _automated(
+        self, x: Audio, sample_rate: int, buffer_size: int, reset: bool, automation: Mapping[str, NDArray]
+    ) -> Audio:
+        goes_on = not reset and self._is_running and self._format == (sample_rate, x.shape[0])
+        samples, latency = x.shape[1], 0
+        lanes = self._course.open(automation, samples, self.find_parameter, goes_on)
+        if reset:
+            self.prepare(sample_rate, x.shape[0])
+            latency = self._latency
+        # In one shot latency is taken out, as without automation: silence behind the sound pushes out what is inside.
+        x = np.pad(x, ((0, 0), (0, latency))) if latency else x
+        pieces = []
+        for start in range(0, samples + latency, buffer_size):
+            piece = np.ascontiguousarray(x[:, start : start + buffer_size])
+            for lane in lanes:
+                lane.feed(lane.part(start, piece.shape[1]))
+            pieces.append(self.automate_block(piece, sample_rate, lanes))
+        self._course.keep(lanes)
+        if latency:
+            self._is_over, self._is_ready = True, False
+        return np.ascontiguousarray(np.concatenate(pieces, axis=1)[:, latency:])
+
+    def find_parameter(self, key: str) -> tuple[tuple[Any, ...], str, Range | None]:
+        """Plugins on the way to what a key of `automation` names, and the attribute; for `Course.open`."""
+        return *enter(key, self._items, type(self).__name__), None
 
     def output_channels(self, channels: int) -> int:
         """Width of the output for an input of `channels`: a `Pan` makes two of one."""
@@ -194,6 +299,7 @@ class Chain(Node, MutableSequence):
     def _one_shot(self, x: Audio, sample_rate: int, buffer_size: int) -> Audio:
         if not self._is_running or self._version != self._version_built or self._format != (sample_rate, x.shape[0]):
             self._start(sample_rate, x.shape[0])
+        self._course.position = x.shape[1]
         for stage in self._stages:
             x = stage.one_shot(x, sample_rate, buffer_size)
         # Plugins without latency can go on from here as a stream: a first block with reset=True is a common idiom.
@@ -241,6 +347,8 @@ class Chain(Node, MutableSequence):
             self._latencies.clear()
         self._is_running = self._is_ready = False
         self._stages = []
+        self._apart = []
+        self._course.position = 0
         self._format = sample_rate, channels
         self._build()
         self._is_running, self._is_over = True, False
@@ -254,9 +362,12 @@ class Chain(Node, MutableSequence):
         stages: list[_Native | _Single] = []
         latencies: dict[int, _Latency] = {}
         present = [item for item in items if item is not None]
-        for is_native, run in groupby(present, lambda item: isinstance(item, pedalboard.Plugin)):
+        apart = {id(gain) for gain in self._apart}
+        for kind, run in groupby(
+            present, lambda item: (isinstance(item, pedalboard.Plugin), id(item) if id(item) in apart else 0)
+        ):
             plugins = list(run)
-            if not is_native:
+            if not kind[0]:
                 for node in plugins:
                     kept = [stage for stage in before if stage.plugins[0] is node and stage.channels == channels]
                     stages.append(kept[0] if kept else _Single(node, sample_rate, channels))
@@ -309,6 +420,7 @@ class _Native:
         self.latency = sum(latency.samples for latency in latencies)
         self.refused = [named for latency in latencies for named in latency.refused]
         self._process = _compile(plugins, sample_rate, channels).process
+        self._ahead = [0, *accumulate(latency.samples for latency in latencies)]  # latency in front of each plugin
         self._latent = [p for p, latency in zip(plugins, latencies, strict=True) if latency.samples]
         self._is_on_grid = not all(latency.is_constant for latency in latencies)
         self._longest = LONGEST_PIECE
@@ -348,6 +460,13 @@ class _Native:
             self._queue = np.pad(self._queue, ((0, 0), (late, 0)))
         out, self._queue = self._queue[:, :samples], self._queue[:, samples:]
         return np.ascontiguousarray(out)
+
+    def automate(self, x: Audio, sample_rate: int, lanes: list[Lane], position: int, late: int, depth: int) -> Audio:
+        if lanes[0].is_exact:  # a Gain that stands apart
+            return lanes[0].follow(x, lanes[0].take(x.shape[1], late))
+        at = {id(plugin): late + ahead for plugin, ahead in zip(self.plugins, self._ahead, strict=False)}
+        moves = [(lane, lane.take(x.shape[1], at[id(lane.path[depth])])) for lane in lanes]
+        return in_steps(lambda piece: self.process(piece, sample_rate), x, position, moves)
 
     def one_shot(self, x: Audio, sample_rate: int, buffer_size: int) -> Audio:
         self._piece = min(self._longest, buffer_size, x.shape[1])
@@ -403,6 +522,14 @@ class _Single:
 
     def process(self, x: Audio, sample_rate: int) -> Audio:
         return checked(self._node, self._process_block(x, sample_rate), x.shape[1])
+
+    def automate(self, x: Audio, sample_rate: int, lanes: list[Lane], position: int, late: int, depth: int) -> Audio:
+        if isinstance(self._node, Chain):
+            return self._node.automate_block(x, sample_rate, lanes, late, depth + 1)
+        if lanes[0].is_exact:
+            return lanes[0].follow(x, lanes[0].take(x.shape[1], late))
+        moves = [(lane, lane.take(x.shape[1], late)) for lane in lanes]
+        return in_steps(lambda piece: self.process(piece, sample_rate), x, position, moves)
 
     def one_shot(self, x: Audio, sample_rate: int, buffer_size: int) -> Audio:
         if isinstance(self._node, Chain):

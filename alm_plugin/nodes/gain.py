@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from alm_plugin.errors import ParameterError
 from alm_plugin.nodes.node import Audio, Node, in_range
@@ -44,6 +45,14 @@ def multiply(x, start, end, t, length, out):
             out[channel, i] = x[channel, i] * factor_at(start, end, t + i, length)
         for i in range(last, samples):
             out[channel, i] = x[channel, i] * end
+
+
+@njit(cache=True, nogil=True)
+def multiply_each(x, factors, out):
+    """Write `x` (channels, samples) times `factors` (samples,) to `out`."""
+    for channel in range(x.shape[0]):
+        for i in range(x.shape[1]):
+            out[channel, i] = x[channel, i] * factors[i]
 
 
 class Ramp:
@@ -102,6 +111,7 @@ def warm_up() -> None:
     ramp.begin(1.0, 0, 2)
     x = np.zeros((1, 1), np.float32)
     ramp.apply(x, x.copy())
+    multiply_each(x, np.zeros(1), x.copy())
 
 
 class Gain(Node):
@@ -199,6 +209,13 @@ class Gain(Node):
     def _begin(self, delay: int, length: int) -> None:
         self._must_begin = False
         self._ramp.begin(float(db_to_factor(self._gain_db)), delay, length)
+
+    def follow(self, x: Audio, gains_db: NDArray[np.float64]) -> Audio:
+        """Multiply a block (channels, samples) by a gain in dB for each of its samples; the last one stays."""
+        self.jump(float(gains_db[-1]))
+        out = np.empty(x.shape, np.float32)
+        multiply_each(np.ascontiguousarray(x), db_to_factor(gains_db), out)
+        return out
 
     def process_block(self, x: Audio, sample_rate: int) -> Audio:
         """Multiply the next block (channels, samples); see `Node.process_block`."""

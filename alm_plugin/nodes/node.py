@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABCMeta, abstractmethod
+from collections.abc import Mapping
 from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -143,7 +144,14 @@ class Node(metaclass=_NodeType):
         """How much later, in samples, a stream comes out than it went in."""
         return 0
 
-    def process(self, input_array: NDArray, sample_rate: float, buffer_size: int = 8192, reset: bool = True) -> Audio:
+    def process(
+        self,
+        input_array: NDArray,
+        sample_rate: float,
+        buffer_size: int = 8192,
+        reset: bool = True,
+        automation: Mapping[str, NDArray] | None = None,
+    ) -> Audio:
         """Process audio, as `pedalboard.Plugin.process` does.
 
         Parameters
@@ -157,6 +165,8 @@ class Node(metaclass=_NodeType):
             Longest block, in samples, to process at once; >= 1. Results do not depend on it.
         reset : bool
             Forget the past first. For streaming call `reset()` once, then pass False.
+        automation : mapping of str to (samples,) array, optional
+            Parameters that move, with a value for each sample: for `Chain` and `Strip`, which say how.
 
         Returns
         -------
@@ -168,7 +178,8 @@ class Node(metaclass=_NodeType):
         AudioTypeError
             For anything but an array of 32-bit or 64-bit floats.
         ParameterError
-            For other shapes, rates and buffer sizes. Nothing has been processed then.
+            For other shapes, rates and buffer sizes, and for automation that does not fit. Nothing has been
+            processed then.
         """
         if sample_rate != self.__rate:
             self.__rate = check_sample_rate(sample_rate)
@@ -189,14 +200,19 @@ class Node(metaclass=_NodeType):
         is_flat, is_turned = input_array.ndim == 1, self.__layout[1]
         # A copy in any case: what a node does to its block must not reach the caller's array.
         x = np.array(input_array.T if is_turned else input_array, np.float32, order="C", ndmin=2)
-        out = (self._one_shot if reset else self._stream)(x, self.__rate, buffer_size)
+        if automation is not None:
+            out = self._automated(x, self.__rate, buffer_size, reset, automation)
+        elif reset:
+            out = self._one_shot(x, self.__rate, buffer_size)
+        elif x.shape[1] <= buffer_size:
+            out = checked(self, self.process_block(x, self.__rate), x.shape[1])
+        else:
+            out = self._stream(x, self.__rate, buffer_size)
         if is_turned:
             return np.ascontiguousarray(out.T)
         return out[0] if is_flat and len(out) == 1 else out
 
-    def __call__(self, input_array: NDArray, sample_rate: float, buffer_size: int = 8192, reset: bool = True) -> Audio:
-        """`process` by another name."""
-        return self.process(input_array, sample_rate, buffer_size, reset)
+    __call__ = process
 
     def _one_shot(self, x: Audio, sample_rate: int, buffer_size: int) -> Audio:
         self.reset()
@@ -211,6 +227,11 @@ class Node(metaclass=_NodeType):
             piece = np.ascontiguousarray(x[:, start : start + buffer_size])
             pieces.append(checked(self, self.process_block(piece, sample_rate), piece.shape[1]))
         return np.concatenate(pieces, axis=1)
+
+    def _automated(
+        self, x: Audio, sample_rate: int, buffer_size: int, reset: bool, automation: Mapping[str, NDArray]
+    ) -> Audio:
+        raise ParameterError(f"automation must be given to a Chain or a Strip, got it for a {type(self).__name__}")
 
     if not TYPE_CHECKING:  # type checkers find misspelt attributes without help, unless they see this
 

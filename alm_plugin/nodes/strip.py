@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alm_plugin.errors import ParameterError
 from alm_plugin.features.guard import mend
 from alm_plugin.models.roles import check_role
+from alm_plugin.nodes.automation import Course, Lane, Range
 from alm_plugin.nodes.chain import Chain
 from alm_plugin.nodes.gain import MAX_GAIN_DB, Gain
 from alm_plugin.nodes.node import Audio, Node, Parameter, in_range
@@ -66,6 +70,10 @@ class Strip(Node):
 
     Notes
     -----
+    Alone it takes ``automation``, as `Chain` does: ``{"pre.2.threshold_db": array}``, or ``"2.threshold_db"`` for the
+    same, ``"post.0.mix"``, ``"pan"``, and ``"gain_db"``, which replaces lock and trim, and leaves `lock_db` at its last
+    value.
+
     All attributes may change at any time, also the chains: ``strip.pre.append(Reverb())``. `faults` counts, since
     the stream's start, samples that were NaN or infinite behind a chain (they are silenced, and the chain is reset,
     because a NaN in a filter's memory stays there) and blocks in which a plugin raised (the strip is heard without that
@@ -100,6 +108,14 @@ class Strip(Node):
         self.slew_db_per_s = slew_db_per_s
         self.faults = 0
         self._format = (0, 0)
+        self._course = Course()  # of a stream without a mixer
+
+    # A copy has plugins of its own, and none of the stream.
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"faults": 0, "_format": (0, 0), "_course": Course()}
+
+    def __copy__(self) -> Strip:
+        return copy.deepcopy(self)  # the plugins cannot be in both
 
     # ---- what the human sets -----------------------------------------------------------------------------------
 
@@ -187,8 +203,8 @@ class Strip(Node):
 
     @slew_db_per_s.setter
     def slew_db_per_s(self, slew_db_per_s: float | None) -> None:
-        if slew_db_per_s is not None and not slew_db_per_s > 0.0:
-            raise ParameterError(f"slew_db_per_s must be positive or None, got {slew_db_per_s}")
+        if slew_db_per_s is not None and (not isinstance(slew_db_per_s, Real) or not slew_db_per_s > 0.0):
+            raise ParameterError(f"slew_db_per_s must be positive or None, got {slew_db_per_s!r}")
         self._slew_db_per_s = None if slew_db_per_s is None else float(slew_db_per_s)
 
     def law(
@@ -255,6 +271,7 @@ class Strip(Node):
         self._mute.reset()
         self._pan.reset()
         self.faults = 0
+        self._course.position = 0
         self._format = (sample_rate, channels)
 
     def tap(self, x: Audio) -> Audio:
@@ -280,11 +297,14 @@ class Strip(Node):
             return self._pan.process_block(x, self._format[0])
         return x if x.shape[0] == 1 else np.float32(0.5) * (x[:1] + x[1:])
 
-    def _guarded(self, chain: Chain, x: Audio) -> Audio:
+    def _guarded(self, chain: Chain, x: Audio, lanes: list[Lane] | None = None, late: int = 0) -> Audio:
         if not chain:
             return x
         try:
-            out, bad = mend(chain.process_block(x, self._format[0]))
+            if lanes:
+                out, bad = mend(chain.automate_block(x, self._format[0], lanes, late, 1))
+            else:
+                out, bad = mend(chain.process_block(x, self._format[0]))
             if out.shape != x.shape:
                 raise ParameterError(f"expected a block of {x.shape}, got {out.shape}")
         except Exception as error:  # a plugin may fail in any way; the sound goes on without it
@@ -338,7 +358,66 @@ class Strip(Node):
         """Process the next block (1 or 2, samples) without a mixer; see `Node.process_block`."""
         if self._format != (sample_rate, x.shape[0]):
             self.prepare(sample_rate, x.shape[0])
-        if self._gain.gain_db != self._own_gain_db:
-            self._gain.gain_db = self._own_gain_db
+        self._course.position += x.shape[1]
+        self._go_to_own_gain()
         x = self.finish(self.tap(x))
         return x if x.shape[0] == 1 else self._pan.process_block(x, sample_rate)
+
+    def _go_to_own_gain(self) -> None:
+        if self._gain.gain_db != self._own_gain_db:
+            self._gain.gain_db = self._own_gain_db
+
+    def _automated(
+        self, x: Audio, sample_rate: int, buffer_size: int, reset: bool, automation: Mapping[str, NDArray]
+    ) -> Audio:
+        goes_on = not reset and self._format == (sample_rate, x.shape[0])
+        lanes = self._course.open(automation, x.shape[1], self._find_parameter, goes_on)
+        if reset:
+            self.reset()
+        if self._format != (sample_rate, x.shape[0]):
+            self.prepare(sample_rate, x.shape[0])
+        pieces = []
+        for start in range(0, x.shape[1], buffer_size):
+            piece = np.ascontiguousarray(x[:, start : start + buffer_size])
+            for lane in lanes:
+                lane.feed(lane.part(start, piece.shape[1]))
+            pieces.append(self._automate_block(piece, lanes))
+        self._course.keep(lanes)
+        return np.concatenate(pieces, axis=1)
+
+    def _automate_block(self, x: Audio, lanes: list[Lane]) -> Audio:
+        samples = x.shape[1]
+        self._course.position += samples
+        x = self._guarded(self._pre, x, [lane for lane in lanes if lane.path[0] is self._pre])
+        late = self.pre_latency_samples
+        gain = next((lane for lane in lanes if lane.item is self._gain), None)
+        if gain:
+            x = gain.follow(x, gain.take(samples, late))
+            self._lock_db = self._gain.gain_db
+        else:
+            self._go_to_own_gain()
+            x = self._gain.process_block(x, self._format[0])
+        x = self._mute.process_block(x, self._format[0])
+        x = self._guarded(self._post, x, [lane for lane in lanes if lane.path[0] is self._post], late)
+        pan = next((lane for lane in lanes if lane.item is self._pan), None)
+        if not pan:
+            return x if x.shape[0] == 1 else self._pan.process_block(x, self._format[0])
+        pans = pan.take(samples, late + self.post_latency_samples)
+        if x.shape[0] == 1:
+            self._pan.pan = float(pans[-1])
+            return x
+        return pan.follow(x, pans)
+
+    def _find_parameter(self, key: str) -> tuple[tuple[Any, ...], str, Range | None]:
+        if key == "gain_db":
+            return (self._gain,), key, (-math.inf, 24.0)  # the range of lock_db, where it ends
+        if key == "pan":
+            return (self._pan,), key, None
+        place, _, rest = key.partition(".")
+        chain = self._post if place == "post" else self._pre
+        if not rest:
+            raise ParameterError(
+                f"automation must name gain_db, pan, or plugin and parameter, like 'pre.0.threshold_db', got {key!r}"
+            )
+        path, name, _ = chain.find_parameter(rest if place in ("pre", "post") else key)
+        return (chain, *path), name, None

@@ -1,3 +1,5 @@
+import inspect
+
 import numpy as np
 import pedalboard as pb
 import pytest
@@ -521,6 +523,78 @@ def test_duck_types_are_welcome():
 def test_a_pedalboard_refuses_our_nodes():
     with pytest.raises(TypeError):
         pb.Pedalboard([Gain()])
+
+
+# ---- pedalboard's conventions, for what holds plugins ----------------------------------------------------------------
+
+HOLDERS = [Chain, Strip]
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_process_is_called_like_pedalboards(holder):
+    names = list(inspect.signature(holder.process).parameters)
+    assert names[:5] == ["self", "input_array", "sample_rate", "buffer_size", "reset"]
+    node, x = holder([pb.Reverb()]), noise()
+    want = pb.Reverb()(x, RATE)
+    for got in (
+        node(x, RATE),
+        node.process(x, RATE, 100, True),
+        node(input_array=x, sample_rate=float(RATE), buffer_size=100, reset=True),
+    ):
+        np.testing.assert_array_equal(got, want)
+    assert not np.array_equal(node.process(x, RATE, 8192, False), want), "its tail goes on"
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+@pytest.mark.parametrize("plugins", [[], [pb.Gain(0)], [Gain()], [pb.Gain(-6), Gain(-6.0)]])
+def test_floats_in_new_float32_out_in_the_same_layout(holder, plugins):
+    node, x = holder(plugins), noise(2, 300)
+    want = node(x, RATE)
+    for audio in (x, x.T, np.asfortranarray(x), x.astype(np.float64), x[:, ::2], x[:1], x[0], x[:1].T):
+        kept = audio.copy()
+        out = node(audio, RATE)
+        assert out.shape == audio.shape
+        assert out.dtype == np.float32
+        assert out.flags.c_contiguous
+        assert not np.shares_memory(out, audio)
+        np.testing.assert_array_equal(audio, kept)
+    np.testing.assert_array_equal(node(x.T, RATE), want.T)
+    np.testing.assert_array_equal(node(x[0], RATE), want[0])
+    for bad in (x.astype(np.float16), x.astype(np.int16), x.tolist()):
+        with pytest.raises(TypeError, match="only supports 32-bit and 64-bit floating point audio for processing"):
+            node(bad, RATE)
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_looks_like_a_plugin(holder):
+    node = holder([pb.Gain()])
+    assert node.is_effect is True
+    assert node.is_instrument is False
+    assert node.reported_latency_samples == 0
+    node.reset()
+    with pytest.raises(AttributeError, match=f"'alm_plugin.{holder.__name__}' object has no attribute 'gain_bd'"):
+        node.gain_bd = 3.0
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_is_no_pedalboard_plugin_and_cannot_be_hidden_in_one(holder):
+    node = holder([pb.Gain(0)])
+    assert not isinstance(node, pb.Plugin)
+    for around in (pb.Pedalboard, pb.Mix):
+        with pytest.raises(TypeError):
+            around([node])
+    x = noise()
+    np.testing.assert_array_equal(Chain([pb.Pedalboard([pb.Reverb()]), node])(x, RATE), pb.Reverb()(x, RATE))
+
+
+def test_a_strip_refuses_what_a_chain_refuses():
+    class Synth(Gain):
+        is_effect, is_instrument = False, True
+
+    with pytest.raises(ValueError, match="Instrument plugins cannot be added to Pedalboard, Mix, or Chain objects"):
+        Strip(post=[Synth()])
+    with pytest.raises(TypeError, match="Chain only holds plugins"):
+        Strip().pre.append(3)
 
 
 # ---- mutation while running ------------------------------------------------------------------------------------------

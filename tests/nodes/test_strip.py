@@ -252,6 +252,7 @@ def test_a_pedalboard_filter_recovers():
         ("bounds_db", 6, "bounds_db must be"),
         ("slew_db_per_s", 0.0, "slew_db_per_s must be positive or None, got 0.0"),
         ("slew_db_per_s", math.nan, "slew_db_per_s must be positive"),
+        ("slew_db_per_s", "x", "slew_db_per_s must be positive or None, got 'x'"),
     ],
 )
 def test_ranges(name, bad, message):
