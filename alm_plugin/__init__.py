@@ -1,8 +1,8 @@
 """A live band mixer with zero added latency.
 
 The path of the sound, and where to read on: `FrontEnd` hears (features), a `Model` decides (models), `Gain`, `Pan`,
-`Chain` and `Strip` act (nodes), `Mixer` puts them together, a `Preset` fills its strips, `render_files` sends files
-through it.
+`Chain` and `Strip` act (nodes), `Mixer` puts them together, a `Preset` fills its strips, a `Session` keeps it,
+`render_files` sends files through it.
 
 >>> from alm_plugin import Mixer, Strip
 >>> mixer = Mixer({"vocals": Strip(role="vocals"), "kick": Strip()})
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from alm_plugin.nodes.strip import Strip
     from alm_plugin.preset import Preset, load_preset
     from alm_plugin.render import find_tracks, render_files
+    from alm_plugin.session import Session, load_session, save_session
 
 # In the order of the signal path. Each is imported when it is first asked for, so that a program which only wants one
 # node does not wait for the rest, and torch is not imported before a network is loaded.
@@ -65,6 +66,9 @@ _HOME = {
     "Automation": "mixer",
     "Preset": "preset",
     "load_preset": "preset",
+    "Session": "session",
+    "load_session": "session",
+    "save_session": "session",
     "find_tracks": "render",
     "render_files": "render",
 }
@@ -90,11 +94,14 @@ __all__ = [
     "ParameterError",
     "PluginError",
     "Preset",
+    "Session",
     "Strip",
     "find_tracks",
     "load_model",
     "load_preset",
+    "load_session",
     "render_files",
+    "save_session",
 ]
 
 

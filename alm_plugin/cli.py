@@ -1,4 +1,4 @@
-"""The command line: ``alm demo``, ``alm mix``, ``alm presets`` and ``alm plugins``."""
+"""The command line: ``alm demo``, ``alm mix``, ``alm presets``, ``alm plugins`` and ``alm doctor``."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from alm_plugin import __version__
+from alm_plugin import __version__, doctor
 from alm_plugin.data import presets_dir, reason_of
-from alm_plugin.errors import AlmError, ParameterError
+from alm_plugin.errors import AlmError, AudioFileError, ParameterError
 from alm_plugin.export.automation import read_csv, write_csv
 from alm_plugin.export.page import plain
 from alm_plugin.export.report import Heard, write_report
@@ -34,13 +34,14 @@ from alm_plugin.nodes import external
 from alm_plugin.nodes.strip import Strip
 from alm_plugin.preset import Preset, load_preset, presets
 from alm_plugin.render import RenderReport, Track, find_tracks, render_files
+from alm_plugin.session import check_saveable, load_session, save_session
 
 SETTLED_S = 5.0
 """What `alm demo` judges: the gains from here on."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; the exit status is 0, or 2 for input that does not fit (one line on stderr says why)."""
+    """Run a command; the exit status is 0, 1 for a doctor with bad news, 2 for input that does not fit (one line)."""
     arguments = _parser().parse_args(argv)
     try:
         with _ending_cleanly():
@@ -120,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
         "L and R are one stereo channel. Rates, lengths and widths may differ.",
         epilog=f"roles: {', '.join(ROLES)}. Guessed from the channels' names; --role NAME=none forgets a guess.",
     )
-    mix.add_argument("stems", nargs="+", type=Path, metavar="FOLDER_OR_FILE", help="wav, flac, aiff, mp3, ogg")
+    mix.add_argument("stems", nargs="*", type=Path, metavar="FOLDER_OR_FILE", help="wav, flac, aiff, mp3, ogg")
     mix.add_argument("-o", "--output", type=Path, required=True, help="wav, flac, aiff or ogg")
     mix.add_argument(
         "--preset",
@@ -132,9 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     mix.add_argument("--sample-rate", type=int, metavar="HZ", help="of the mix; default: the highest of the stems'")
     mix.add_argument("--bits", type=int, choices=(16, 24, 32), help="32 is float; default: 32, for FLAC 24")
     mix.add_argument("--mono", action="store_true", help="mix to one channel instead of two")
-    mix.add_argument(
-        "--strength", type=float, default=100.0, metavar="0..100", help="%% of the model's gains to apply; default: 100"
-    )
+    mix.add_argument("--strength", type=float, metavar="0..100", help="%% of the model's gains to apply; default: 100")
     mix.add_argument(
         "--trim", action="append", default=[], metavar="NAME=DB", help="add to a channel's gain; repeatable"
     )
@@ -144,6 +143,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     mix.add_argument(
         "--automation-in", type=Path, metavar="CSV", help="take gains from a file, as they are, not from the model"
+    )
+    mix.add_argument(
+        "--session",
+        type=Path,
+        metavar="DIR",
+        help="keep all that was set in a folder; with no stems given: make the mix that is kept there again",
+    )
+    mix.add_argument(
+        "--stems",
+        nargs="+",
+        type=Path,
+        dest="moved",
+        metavar="FOLDER_OR_FILE",
+        help="with a session to make again: where its audio is now",
     )
     mix.add_argument("--stems-out", type=Path, metavar="DIR", help="also write each channel as it stands in the mix")
     # None says that no model was asked for: then it is the preset's.
@@ -178,6 +191,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     plugins.add_argument("--json", action="store_true", help="print JSON instead of a table")
     plugins.set_defaults(run=_plugins)
+    checkup = commands.add_parser(
+        "doctor",
+        help="say what this machine can do on stage",
+        description="Look at this machine for some seconds: versions, processor, audio, times, plugins, how many "
+        "channels fit live, and what to do about what is wrong. Exit status 1 if something would fail on stage.",
+    )
+    checkup.add_argument("--model", metavar="MODEL", help=f"the one to time, as for mix; default: {DEFAULT}")
+    checkup.add_argument("--channels", type=int, default=8, metavar="N", help="of the band; default: %(default)s")
+    checkup.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+    checkup.set_defaults(run=_doctor)
     return parser
 
 
@@ -229,6 +252,10 @@ def _distances(automation: Automation, true_db: dict[str, float]) -> dict[str, f
 
 
 def _mix(arguments: argparse.Namespace) -> int:
+    if not arguments.stems:
+        return _mix_again(arguments)
+    if arguments.moved is not None:
+        raise ParameterError(f"--stems must come with a --session to make again, got {arguments.stems[0]} to mix, too")
     tracks = find_tracks(arguments.stems)
     names = [track.name for track in tracks]
     trims, locks = _numbers("--trim", arguments.trim, names), _numbers("--lock", arguments.lock, names)
@@ -249,15 +276,54 @@ def _mix(arguments: argparse.Namespace) -> int:
         strips,
         model=model,
         channels=1 if arguments.mono else 2,
-        strength=arguments.strength,
+        strength=100.0 if arguments.strength is None else arguments.strength,
         automation=automation,
     )
+    if arguments.session is not None:  # before the work
+        if not arguments.session.parent.is_dir() or (arguments.session.exists() and not arguments.session.is_dir()):
+            raise ParameterError(f"--session must be a folder, or one to be made, got {str(arguments.session)!r}")
+        check_saveable(mixer)
     report = _run(tracks, mixer, arguments)
+    if arguments.session is not None:
+        save_session(mixer, arguments.session, tracks, report.sample_rate, arguments.bits)
+    _print_report(report, arguments)
+    return 0
+
+
+def _mix_again(arguments: argparse.Namespace) -> int:
+    if arguments.session is None:
+        raise ParameterError("stems must be given, or the --session of a mix to make again, got neither")
+    for name in ("preset", "mono", "strength", "trim", "lock", "role"):
+        given = getattr(arguments, name)
+        if given is not None and given is not False and given != []:
+            raise ParameterError(f"--{name} must come with stems, got it for a session, which has its own")
+    session = load_session(arguments.session, arguments.model)
+    if arguments.moved is None and not session.files:
+        raise ParameterError(f"{arguments.session}: expected a session that names its audio, got none: use --stems")
+    try:
+        tracks = find_tracks(session.check_files() if arguments.moved is None else arguments.moved)
+    except AudioFileError as error:
+        hint = "; --stems says where it is now, or takes it as it is" if arguments.moved is None else ""
+        raise AudioFileError(f"{error}{hint}") from None
+    names = [track.name for track in tracks]
+    if sorted(names) != sorted(session.mixer.names):
+        expected = ", ".join(session.mixer.names)
+        raise ParameterError(f"stems must be the session's channels {expected}, got {', '.join(names)}")
+    if arguments.automation_in is not None:
+        session.mixer.automation_in = read_csv(arguments.automation_in)
+        for name in session.mixer.automation_in.gains_db:
+            _known(f"{arguments.automation_in}: column", name, names)
+    arguments.sample_rate = arguments.sample_rate or session.sample_rate
+    arguments.bits = arguments.bits or session.bits
+    _print_report(_run(tracks, session.mixer, arguments), arguments)
+    return 0
+
+
+def _print_report(report: RenderReport, arguments: argparse.Namespace) -> None:
     if arguments.json:
         _print_json(report, arguments)
     else:
         _print_table(_console(), report)
-    return 0
 
 
 def _set(name: str, strip: Strip, role: str | None, trim_db: float, lock_db: float | None) -> None:
@@ -337,6 +403,17 @@ def _plugins(arguments: argparse.Namespace) -> int:
         for entry in entries:
             _print_parameters(console, entry)
     return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    # No bar: its thread would be in the way of what is timed.
+    say = None if arguments.json else _console(stderr=True).print
+    report = doctor.examine(arguments.model, arguments.channels, say)
+    if arguments.json:
+        print(json.dumps(plain(report), indent=2))  # noqa: T201
+    else:
+        doctor.show(report, _console())
+    return 0 if report["ok"] else 1
 
 
 def _scan(arguments: argparse.Namespace) -> list[external.PluginEntry]:

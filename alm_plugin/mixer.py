@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from alm_plugin.errors import LatencyError, ParameterError
+from alm_plugin.errors import LatencyError, ModelError, ParameterError
 from alm_plugin.features.clock import check_sample_rate
 from alm_plugin.features.front_end import MAX_CHANNELS, FrontEnd, as_block
 from alm_plugin.features.guard import mend
 from alm_plugin.models.contract import Model
 from alm_plugin.models.predictor import Predictor
-from alm_plugin.models.registry import DEFAULT, load_model
+from alm_plugin.models.registry import DEFAULT, NETWORKS, RULES, load_model
 from alm_plugin.nodes.delay import Delay
 from alm_plugin.nodes.strip import Strip
 from alm_plugin.units import db_to_factor, ms_to_samples
@@ -154,7 +155,7 @@ class Mixer:
         self.freeze = False
         self.observers: list[Observer] = []
         self.strength = strength
-        self.model = load_model(model)
+        self.model = model
         self._strips: dict[str, Strip] = {}
         for name, strip in strips.items():
             self._strips[name] = self._checked(name, strip)
@@ -184,6 +185,25 @@ class Mixer:
         if not isinstance(percent, Real) or not 0.0 <= percent <= 100.0:
             raise ParameterError(f"strength must be in [0, 100] %, got {percent}")
         self._strength = float(percent)
+
+    @property
+    def model(self) -> Model:
+        """What predicts the gains; set it to what `load_model` takes, and the next stream begins with that."""
+        return self._model
+
+    @model.setter
+    def model(self, model: str | Path | Model) -> None:
+        self._model = load_model(model)
+        self._model_given = model
+
+    @property
+    def model_source(self) -> str | Path | None:
+        """Name or file that `load_model` makes the model of; None for a model that came as an object of its own."""
+        if isinstance(self._model_given, (str, Path)):
+            return self._model_given
+        name = self._model.metadata.name
+        ships = type(self._model) is RULES.get(name) or (name in NETWORKS and load_model(name) is self._model)
+        return name if ships else None
 
     @property
     def names(self) -> list[str]:
@@ -264,6 +284,88 @@ class Mixer:
             raise LatencyError(
                 f"strip {name!r} must add no latency with zero_latency=True, got {samples} samples from {plugin}"
             )
+
+    # ---- sessions and copies -----------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path) -> None:
+        """Write a session: everything there is to set, and the gain curves of the stream so far.
+
+        Parameters
+        ----------
+        folder : str or Path
+            Made if it is not there. A session in it is replaced, in one step: a crash leaves one or the other.
+
+        Raises
+        ------
+        ParameterError
+            For what cannot be saved, by channel and plugin: your own nodes, `Convolution`, your own models. Nothing
+            has been written then.
+        AudioFileError
+            When nothing can be written there.
+
+        Notes
+        -----
+        `observers` are not part of it. `alm_plugin.session` says what is in the files.
+        """
+        from alm_plugin.session import save_session
+
+        save_session(self, folder)
+
+    @classmethod
+    def load(cls, folder: str | Path, model: str | Path | Model | None = None) -> Mixer:
+        """Mixer as another was when it was saved, at the start of a new stream: it makes the same samples.
+
+        Parameters
+        ----------
+        folder : str or Path
+            That `save` wrote to.
+        model : str, Path or Model, optional
+            Used instead of the session's. A file must be the one that was saved, by its sha256; it must be given, as a
+            session loads no model but those that ship.
+
+        Raises
+        ------
+        AlmError
+            With one line that says which file and field do not fit, and what was expected.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Mixer({"kick": Strip(trim_db=-3)}, model="unity").save(folder)
+        ...     Mixer.load(folder)["kick"].trim_db
+        -3.0
+        """
+        from alm_plugin.session import load_session
+
+        return load_session(folder, model).mixer
+
+    # A copy has strips and plugins of its own, and neither observers nor the stream.
+    def __getstate__(self) -> dict[str, Any]:
+        state, source = self.__dict__ | {"_stream": None, "observers": []}, self.model_source
+        if source is None:
+            return state
+        return state | {"_model": self._model.metadata.sha256, "_model_given": source}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if not isinstance(self._model_given, (str, Path)):
+            return
+        self._model, sha256 = load_model(self._model_given), self._model
+        if self._model.metadata.sha256 != sha256:
+            raise ModelError(
+                f"{self._model_given}: expected the model with sha256 {sha256}, got {self._model.metadata.sha256}"
+            )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Mixer:
+        for model in (self._model, self._model_given):  # models remember nothing: any number of mixers can share one
+            memo[id(model)] = model
+        twin = memo[id(self)] = type(self).__new__(type(self))
+        twin.__dict__.update(copy.deepcopy(self.__dict__ | {"_stream": None, "observers": []}, memo))
+        return twin
+
+    def __copy__(self) -> Mixer:
+        return copy.deepcopy(self)  # the strips cannot be in both
 
     # ---- sound -------------------------------------------------------------------------------------------------
 
