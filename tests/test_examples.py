@@ -10,6 +10,7 @@ EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example_runs_and_says_something(path, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ALM_PLUGIN_CACHE", str(tmp_path))
     monkeypatch.setattr(sys, "argv", [str(path)])
     space = runpy.run_path(str(path))
     said = capsys.readouterr().out
@@ -28,6 +29,11 @@ def test_example_runs_and_says_something(path, capsys, monkeypatch, tmp_path):
         assert gains["voice"][-1] == 0.0
         assert gains["band"][-1] < -5.0
 
+    if path.stem == "preset_and_plugin":
+        assert space["report"].faults == {}
+        assert ("ZamCompX2: " in said) == Path("/usr/lib/vst3/ZamCompX2.vst3").exists()
 
-def test_there_are_the_four_that_are_promised():
-    assert [path.stem for path in EXAMPLES] == ["mix_a_song", "stream_blocks", "your_own_model", "your_own_node"]
+
+def test_there_are_those_that_are_promised():
+    promised = ["mix_a_song", "preset_and_plugin", "stream_blocks", "your_own_model", "your_own_node"]
+    assert [path.stem for path in EXAMPLES] == promised
