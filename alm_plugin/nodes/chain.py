@@ -518,7 +518,9 @@ class _Single:
     def latency_names(self) -> list[tuple[str, int]]:
         if isinstance(self._node, Chain):
             return self._node.latency_names
-        return [(type(self._node).__name__, self.latency)] if self.latency else []
+        # A hosted plugin has a name of its own.
+        name = getattr(self._node, "name", type(self._node).__name__)
+        return [(str(name), self.latency)] if self.latency else []
 
     def process(self, x: Audio, sample_rate: int) -> Audio:
         return checked(self._node, self._process_block(x, sample_rate), x.shape[1])

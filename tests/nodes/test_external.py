@@ -119,6 +119,7 @@ def test_chains_and_strips_hold_it_like_pedalboards_own(zam, holder):
     want = holder([pb.Gain(3), native, Gain(-3.0)])
     node = holder([pb.Gain(3), ours("ZaMaximX2"), Gain(-3.0)])
     assert node.reported_latency_samples == 480
+    assert node.latency_names == [("ZaMaximX2", 480)]
     np.testing.assert_array_equal(node(x, RATE), want(x, RATE))
     for sizes in SIZES:
         np.testing.assert_array_equal(stream(node, x, sizes), stream(want, x, sizes))
