@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from alm_plugin.data import staged
+from alm_plugin.data import reason_of, staged
 from alm_plugin.errors import AudioFileError
 from alm_plugin.features.clock import ModelClock
 from alm_plugin.features.front_end import PATCH_COLUMNS
@@ -306,7 +306,7 @@ def trained(recipe: Recipe, folder: Path) -> Pretext:
         kept = torch.load(path, map_location="cpu", weights_only=True)
         network.load_state_dict(kept["network"])
     except Exception as error:  # torch has many ways to say that a file is none of its own
-        reason = str(error).partition("\n")[0]
+        reason = reason_of(error).partition("\n")[0]
         raise TrainingError(f"{path}: expected the encoder of a run of this recipe, got {reason}") from error
     if kept["step"] < recipe.encode.steps:
         raise TrainingError(f"{path}: expected a trained encoder, got step {kept['step']} of {recipe.encode.steps}")
