@@ -21,13 +21,15 @@ from alm_plugin.nodes.strip import Strip
 
 RATE = 48_000
 
-# Name, its own width, something to set, latency: compressors, delays, filters, a tube, a limiter that looks ahead.
+# Name, its own width, something to set, latency: compressors, delays, filters, a saturator, a limiter that looks ahead.
+# Not ZamTube: of 30 fresh instances in pedalboard alone, two to four make other samples than the rest, by up to 6e-4.
 PLUGINS = {
     "ZamComp": (1, {"threshold_db": -30.0, "ratio": 8.0}, 0),
     "ZamCompX2": (2, {"threshold_db": -30.0, "makeup_db": 6.0}, 0),
     "ZamDelay": (1, {"feedback": 0.5}, 0),
     "ZamEQ2": (1, {}, 0),
-    "ZamTube": (1, {"tube_drive": 5.0}, 0),
+    "ZamAutoSat": (1, {}, 0),
+    "ZamGate": (1, {"threshold_db": -30.0}, 0),
     "ZamGateX2": (2, {}, 0),
     "ZaMaximX2": (2, {}, 480),
 }
