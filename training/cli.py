@@ -111,6 +111,13 @@ def _parser() -> argparse.ArgumentParser:
         "default: the shipped default",
     )
     judge.add_argument("--drift-hours", type=float, default=0.0, metavar="H", help="also play for so long; default: no")
+    judge.add_argument(
+        "--draws",
+        type=int,
+        default=4,
+        metavar="N",
+        help="disturbances per song; under 2 for none; default: %(default)s",
+    )
     judge.add_argument("--out", type=Path, metavar="DIR", help="default: WORK")
     judge.set_defaults(run=_evaluate)
     return parser
@@ -282,6 +289,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             systems,
             TestSet(songs, dry=False),
             TestSet(songs, dry=True),
+            draws=arguments.draws,
             drift_hours=arguments.drift_hours,
             notes=notes,
             progress=lambda done, total, said: progress.update(task, completed=done, total=total, said=said),
