@@ -95,12 +95,11 @@ class Lane:
 
     def follow(self, x: Audio, values: Values) -> Audio:
         """Do to a block what the plugin does, with a value for each sample; the plugin is left at the last one."""
-        if isinstance(self.item, Gain):
+        if isinstance(self.item, (Gain, Pan)):
             return self.item.follow(x, values)
-        out = (_pan if isinstance(self.item, Pan) else _amplify)(x, values)
+        out = np.empty(x.shape, np.float32)
+        multiply_each(x, db_to_factor(values), out)
         setattr(self.item, self.name, float(values[-1]))
-        if isinstance(self.item, Pan):
-            self.item.reset()  # it is there already: no ramp
         return out
 
 
@@ -297,22 +296,3 @@ def _refused(key: str, item: Any, value: float, error: Exception) -> ParameterEr
     return ParameterError(
         f"automation {key!r} must hold values that {type(item).__name__} takes, got {value:g}: {error}"
     )
-
-
-def _amplify(x: Audio, gains_db: Values) -> Audio:
-    out = np.empty(x.shape, np.float32)
-    multiply_each(x, db_to_factor(gains_db), out)
-    return out
-
-
-def _pan(x: Audio, pans: Values) -> Audio:
-    """Place a block of 1 or 2 channels, as `Pan` does; see `pan_factors`."""
-    if x.shape[0] > 2:
-        raise ParameterError(f"pan takes a signal of 1 or 2 channels, got {x.shape[0]}")
-    s = np.sin(pans * math.pi / 2.0)
-    sides = np.sqrt(1.0 - s), np.sqrt(1.0 + s)
-    out = np.empty((2, x.shape[1]), np.float32)
-    for side in range(2):
-        factors = sides[side] if x.shape[0] == 1 else np.minimum(sides[side], 1.0)
-        multiply_each(x[side % x.shape[0]][None], factors, out[side : side + 1])
-    return out

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alm_plugin.errors import ParameterError
-from alm_plugin.nodes.gain import Ramp, warm_up
+from alm_plugin.nodes.gain import Ramp, multiply_each, warm_up
 from alm_plugin.nodes.node import Audio, Node, in_range
 from alm_plugin.units import ms_to_samples
 
@@ -89,6 +90,21 @@ class Pan(Node):
         if channels not in (1, 2):
             raise ParameterError(f"pan takes a signal of 1 or 2 channels, got {channels}")
         return 2
+
+    def follow(self, x: Audio, pans: NDArray[np.float64]) -> Audio:
+        """Place a block (1 or 2, samples), with a position for each of its samples; the last one stays."""
+        if x.shape[0] > 2:
+            raise ParameterError(f"pan takes a signal of 1 or 2 channels, got {x.shape[0]}")
+        # `pan_factors` of arrays.
+        s = np.sin(pans * math.pi / 2.0)
+        sides = np.sqrt(1.0 - s), np.sqrt(1.0 + s)
+        out = np.empty((2, x.shape[1]), np.float32)
+        for side in range(2):
+            factors = sides[side] if x.shape[0] == 1 else np.minimum(sides[side], 1.0)
+            multiply_each(x[side % x.shape[0]][None], factors, out[side : side + 1])
+        self.pan = float(pans[-1])
+        self.reset()  # it is there already: no ramp
+        return out
 
     def process_block(self, x: Audio, sample_rate: int) -> Audio:
         """Place the next block (1 or 2, samples): (2, samples); see `Node.process_block`."""

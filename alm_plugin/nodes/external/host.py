@@ -20,15 +20,12 @@ import pedalboard
 
 from alm_plugin.data import reason_of, staged
 from alm_plugin.errors import ParameterError, PluginError
+from alm_plugin.nodes.automation import STEP_SAMPLES
 from alm_plugin.nodes.chain import Chain
 from alm_plugin.nodes.external.entry import PluginEntry, PluginParameter
 from alm_plugin.nodes.external.registry import find_good, known
 from alm_plugin.nodes.node import Audio, Node, Parameter, in_range
 from alm_plugin.units import ms_to_samples
-
-STEP_SAMPLES = 64
-"""A parameter on the move takes a step whenever this many more samples of the stream have passed."""
-
 
 # ---- pedalboard's plugins --------------------------------------------------------------------------------------------
 
