@@ -1,8 +1,8 @@
 """A live band mixer with zero added latency.
 
 The path of the sound, and where to read on: `FrontEnd` hears (features), a `Model` decides (models), `Gain`, `Pan`,
-`Chain` and `Strip` act (nodes), `Mixer` puts them together, a `Preset` fills its strips, a `Session` keeps it,
-`render_files` sends files through it.
+`Chain` and `Strip` act (nodes), `Group` and `Return` gather (routing), `Mixer` puts them together, a `Preset` fills its
+strips, a `Session` keeps it, `render_files` sends files through it.
 
 >>> from alm_plugin import Mixer, Strip
 >>> mixer = Mixer({"vocals": Strip(role="vocals"), "kick": Strip()})
@@ -30,11 +30,14 @@ if TYPE_CHECKING:
     from alm_plugin.mixer import Automation, Mixer
     from alm_plugin.models.contract import Model, ModelMetadata
     from alm_plugin.models.registry import load_model
+    from alm_plugin.nodes.bus import Group, Return
     from alm_plugin.nodes.chain import Chain
     from alm_plugin.nodes.external import External
     from alm_plugin.nodes.gain import Gain
+    from alm_plugin.nodes.keyed import Keyed, SidechainCompressor
     from alm_plugin.nodes.node import Node
     from alm_plugin.nodes.pan import Pan
+    from alm_plugin.nodes.per_channel import PerChannel
     from alm_plugin.nodes.strip import Strip
     from alm_plugin.preset import Preset, load_preset
     from alm_plugin.render import find_tracks, render_files
@@ -60,8 +63,13 @@ _HOME = {
     "Gain": "nodes.gain",
     "Pan": "nodes.pan",
     "Chain": "nodes.chain",
+    "PerChannel": "nodes.per_channel",
+    "Keyed": "nodes.keyed",
+    "SidechainCompressor": "nodes.keyed",
     "External": "nodes.external",
     "Strip": "nodes.strip",
+    "Group": "nodes.bus",
+    "Return": "nodes.bus",
     "Mixer": "mixer",
     "Automation": "mixer",
     "Preset": "preset",
@@ -83,6 +91,8 @@ __all__ = [
     "Features",
     "FrontEnd",
     "Gain",
+    "Group",
+    "Keyed",
     "LatencyError",
     "Mixer",
     "Model",
@@ -92,9 +102,12 @@ __all__ = [
     "Node",
     "Pan",
     "ParameterError",
+    "PerChannel",
     "PluginError",
     "Preset",
+    "Return",
     "Session",
+    "SidechainCompressor",
     "Strip",
     "find_tracks",
     "load_model",

@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import logging
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numba import njit
@@ -22,8 +22,12 @@ from alm_plugin.features.guard import mend
 from alm_plugin.models.contract import Model
 from alm_plugin.models.predictor import Predictor
 from alm_plugin.models.registry import DEFAULT, NETWORKS, RULES, load_model
+from alm_plugin.nodes.bus import Bus, Fader, Group, Return
+from alm_plugin.nodes.chain import Chain
 from alm_plugin.nodes.delay import Delay
+from alm_plugin.nodes.keyed import keyed_in
 from alm_plugin.nodes.strip import Strip
+from alm_plugin.routing import MIX, Console, Routing
 from alm_plugin.units import db_to_factor, ms_to_samples
 
 logger = logging.getLogger("alm_plugin")
@@ -78,6 +82,66 @@ class Block:
 
 
 Observer = Callable[[Block], None]
+B = TypeVar("B", bound=Bus)
+
+
+class Buses(MutableMapping[str, B]):
+    """A mixer's groups or returns by name; they may come and go at any time, those that are in use do not go."""
+
+    def __init__(self, mixer: Mixer, kind: type[B]) -> None:
+        self._mixer, self._kind = mixer, kind
+        self._buses: dict[str, B] = {}
+
+    def fill(self, what: str, buses: Mapping[str, B] | None) -> None:
+        """Take in a mixer's argument."""
+        if buses is not None and not isinstance(buses, Mapping):
+            raise ParameterError(f"{what} must map names to {what}, got {buses!r}")
+        self.update(buses or {})
+
+    def __setitem__(self, name: str, bus: B) -> None:
+        kind = self._kind.__name__
+        if not isinstance(name, str) or not name:
+            raise ParameterError(f"{kind.lower()} names must be non-empty strings, got {name!r}")
+        if isinstance(bus, Fader) and not isinstance(bus, self._kind):
+            raise ParameterError(f"{kind.lower()} {name!r} must be a {kind}, got {bus!r}")
+        bus = bus if isinstance(bus, self._kind) else self._kind(bus)
+        before = dict(self._buses)
+        try:
+            self._buses.pop(name, None)
+            self._mixer._check_owner(name, bus)
+            self._buses = {**before, name: bus}
+            self._mixer._check_latency()
+        except (ParameterError, LatencyError):
+            self._buses = before
+            raise
+
+    def __getitem__(self, name: str) -> B:
+        if name not in self._buses:
+            known = ", ".join(self._buses) or "nothing, as there are none"
+            raise ParameterError(f"{self._kind.__name__.lower()} must be one of {known}, got {name!r}")
+        return self._buses[name]
+
+    def __delitem__(self, name: str) -> None:
+        self[name]
+        before = self._buses
+        try:
+            self._buses = {other: bus for other, bus in before.items() if other != name}
+            self._mixer._console.check()
+        except ParameterError:
+            self._buses = before
+            raise
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._buses
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._buses)
+
+    def __len__(self) -> int:
+        return len(self._buses)
+
+    def __repr__(self) -> str:
+        return repr(self._buses)
 
 
 class Mixer:
@@ -94,6 +158,11 @@ class Mixer:
         Name, file or object; see `alm_plugin.models.registry.load_model`.
     channels : {1, 2}
         Width of the mix. Mono channels go to the centre at 0 dB; stereo ones are averaged into a mono mix.
+    groups : mapping of str to Group, optional
+        Channels under one hand and through one chain; a strip's `group` names its own.
+    returns : mapping of str to Return, optional
+        Shared effects; `sends` of strips, groups and returns lead there. A list of plugins stands for a `Group` or
+        `Return` with that chain.
     strength : float
         How much of the model's gain is applied, 0 to 100 %.
     ceiling_db : float or None
@@ -133,6 +202,8 @@ class Mixer:
         model: str | Path | Model = DEFAULT,
         channels: int = 2,
         *,
+        groups: Mapping[str, Group] | None = None,
+        returns: Mapping[str, Return] | None = None,
         strength: float = 100.0,
         ceiling_db: float | None = -1.0,
         zero_latency: bool = False,
@@ -157,11 +228,13 @@ class Mixer:
         self.strength = strength
         self.model = model
         self._strips: dict[str, Strip] = {}
+        self._groups, self._returns = Buses(self, Group), Buses(self, Return)
         for name, strip in strips.items():
             self._strips[name] = self._checked(name, strip)
-        if zero_latency:
-            for name in self._strips:
-                self._refuse_latency(name)
+        self._groups.fill("groups", groups)
+        self._returns.fill("returns", returns)
+        self._console.check()
+        self._check_latency()
         self._stream: _Stream | None = None
         self._sealed = True
 
@@ -230,6 +303,20 @@ class Mixer:
             f"model={self.model.metadata.name!r} channels={self.channels} at {hex(id(self))}>"
         )
 
+    @property
+    def groups(self) -> Buses[Group]:
+        """Groups by name: ``mixer.groups["drums"].trim_db = -2``."""
+        return self._groups
+
+    @property
+    def returns(self) -> Buses[Return]:
+        """Returns by name: ``mixer.returns["hall"] = Return([Reverb(wet_level=1, dry_level=0)])``."""
+        return self._returns
+
+    @property
+    def _console(self) -> Console:
+        return Console(self._strips, self._groups, self._returns)
+
     def add(self, name: str, strip: Strip | None = None) -> Strip:
         """Add a channel, also while running; it starts at 0 dB (with its trim)."""
         if name in self._strips:
@@ -238,9 +325,9 @@ class Mixer:
             raise ParameterError(f"strips must hold 1 to {MAX_CHANNELS} channels, got {MAX_CHANNELS + 1}")
         self._strips[name] = self._checked(name, Strip() if strip is None else strip)
         try:
-            if self.zero_latency:
-                self._refuse_latency(name)
-        except LatencyError:
+            self._console.check()
+            self._check_latency()
+        except (LatencyError, ParameterError):
             del self._strips[name]
             raise
         if self._stream is not None:
@@ -260,30 +347,42 @@ class Mixer:
         return strip
 
     def panic(self) -> None:
-        """Mute every channel: begins with the next block, ends within 10 ms."""
-        for strip in self._strips.values():
-            strip.mute = True
+        """Mute every channel, group and return: begins with the next block, ends within 10 ms."""
+        for fader in (*self._strips.values(), *self._groups.values(), *self._returns.values()):
+            fader.mute = True
 
     def _checked(self, name: str, strip: Strip) -> Strip:
         """Return `strip`, or one made of a list of plugins, if its plugins are in no other strip."""
         if not isinstance(name, str) or not name:
             raise ParameterError(f"channel names must be non-empty strings, got {name!r}")
         strip = strip if isinstance(strip, Strip) else Strip(strip)
-        for other, theirs in self._strips.items():
-            if theirs is strip:
-                raise ParameterError(f"every channel must have a Strip of its own, got one for {other!r} and {name!r}")
-            for plugin in (*strip.pre, *strip.post):
-                if plugin is not None and (plugin in theirs.pre or plugin in theirs.post):
+        self._check_owner(name, strip)
+        return strip
+
+    def _check_owner(self, name: str, fader: Fader) -> None:
+        """Raise `ParameterError` if a strip or bus, or one of its plugins, is somewhere else in the mixer too."""
+        for other, theirs in (*self._strips.items(), *self._groups.items(), *self._returns.items()):
+            if theirs is fader:
+                kind = type(fader).__name__
+                raise ParameterError(f"every channel must have a {kind} of its own, got one for {other!r} and {name!r}")
+            for plugin in _plugins(fader):
+                if plugin is not None and any(plugin is their for their in _plugins(theirs)):
                     raise ParameterError(
                         f"every strip must have plugins of its own, got {plugin!r} in {other!r} and {name!r}"
                     )
-        return strip
 
-    def _refuse_latency(self, name: str) -> None:
-        for plugin, samples in self._strips[name].latency_names:
-            raise LatencyError(
-                f"strip {name!r} must add no latency with zero_latency=True, got {samples} samples from {plugin}"
-            )
+    def _check_latency(self) -> None:
+        """With `zero_latency`, raise `LatencyError` naming strip or bus and plugin."""
+        if not self.zero_latency:
+            return
+        kinds = {"strip": self._strips, "group": self._groups, "return": self._returns}
+        for kind, faders in kinds.items():
+            for name, fader in faders.items():
+                for plugin, samples in (named for chain in _chains(fader) for named in chain.latency_names):
+                    raise LatencyError(
+                        f"{kind} {name!r} must add no latency with zero_latency=True, got {samples} samples from "
+                        f"{plugin}"
+                    )
 
     # ---- sessions and copies -----------------------------------------------------------------------------------
 
@@ -449,9 +548,10 @@ class Mixer:
 
     @property
     def reported_latency_samples(self) -> int:
-        """Delay of the mix behind the input: the longest pre chain's plus the longest post chain's."""
+        """Delay of the mix behind the input: the longest pre chain's, the longest post chain's, the longest way on."""
         strips = self._strips.values()
-        return max(s.pre_latency_samples for s in strips) + max(s.post_latency_samples for s in strips)
+        behind = self._console.arrivals()[MIX] if self._groups or self._returns else 0
+        return max(s.pre_latency_samples for s in strips) + max(s.post_latency_samples for s in strips) + behind
 
     @property
     def automation(self) -> Automation:
@@ -488,28 +588,32 @@ class _Stream:
         self.front_end = FrontEnd(sample_rate, self.clock, len(self.strips))
         self.predictor = Predictor(mixer.model, [strip.role for strip in self.strips.values()])
         self.curves = {name: array("f") for name in self.strips}
-        self.applied_db = {}
+        self.law_db: dict[str, float] = {}  # without the group's trim
+        self.applied_db: dict[str, float] = {}
         self.tap_delay: dict[str, Delay] = {}
         self.bus_delay: dict[str, Delay] = {}
         for name in self.strips:
             self._start(name)
+        self.routing = Routing(mixer._console, mixer.channels, sample_rate)
         self.align()
 
     def _start(self, name: str) -> None:
         """Get a strip ready, and its gain to where the human has it."""
-        strip = self.strips[name]
-        if self.widths[name]:
-            strip.prepare(self.sample_rate, self.widths[name])
         first_db = float(self.predictor.gain_db[list(self.strips).index(name)])
-        self.applied_db[name] = self._wanted(name, first_db, None, self.position / self.sample_rate)
-        strip.gain.jump(self.applied_db[name])
+        self._decide(name, first_db, self.position / self.sample_rate)
+        if self.widths[name]:
+            self._admit(name)
 
     def align(self) -> None:
-        """Delay every strip to the slowest, before the tap and behind the post chain."""
-        if self.mixer.zero_latency:
-            for name in self.strips:
-                self.mixer._refuse_latency(name)
-        self.chains = {name: strip.chains for name, strip in self.strips.items()}
+        """Delay every strip to the slowest, before the tap and behind the post chain, and find the ways from there."""
+        self.mixer._check_latency()
+        console = self.mixer._console
+        self.shape = console.shape
+        try:
+            self.routing = Routing(console, self.mixer.channels, self.sample_rate, self.routing)
+        except ParameterError as error:
+            if self._fault("routing", 1) == 1:
+                logger.warning("the routing stays as it was: %s", error)
         pre = {name: strip.pre_latency_samples for name, strip in self.strips.items()}
         post = {name: strip.post_latency_samples for name, strip in self.strips.items()}
         for delays, latencies in ((self.tap_delay, pre), (self.bus_delay, post)):
@@ -518,6 +622,11 @@ class _Stream:
                 # One that stays as it is keeps what is on its way.
                 if name not in delays or (delays[name].samples, delays[name].channels) != (samples, width):
                     delays[name] = Delay(samples, width)
+        pre_keys, post_keys = {}, {}
+        for name, strip in self.strips.items():
+            pre_keys[name], post_keys[name] = keyed_in(strip.pre), keyed_in(strip.post)
+        self.keys = {"pre": pre_keys, "post": post_keys}
+        self.bus_keys = [node for bus in self.routing.buses.values() for node in keyed_in(bus.chain)]
 
     def add(self, name: str) -> None:
         self.widths[name] = 0
@@ -531,19 +640,17 @@ class _Stream:
             self.curves[name][-1] = self.applied_db[name]  # it joins in the middle of this frame
         self.align()
 
-    def _admit(self, name: str, width: int) -> None:
-        """Learn a channel's width from its first block; until then it has been silent."""
+    def _admit(self, name: str) -> None:
         strip = self.strips[name]
-        strip.prepare(self.sample_rate, width)
-        self.widths[name] = width
+        strip.prepare(self.sample_rate, self.widths[name])
         strip.gain.jump(self.applied_db[name])
-        self.align()
+        strip.silence(self.mixer._console.silent()[name], at_once=True)
 
     def remove(self, name: str) -> None:
         index = list(self.strips).index(name)
         self.front_end.remove_channel(index)
         self.predictor.remove_channel(index)
-        for table in (self.widths, self.tap_delay, self.bus_delay, self.applied_db):
+        for table in (self.widths, self.tap_delay, self.bus_delay, self.law_db, self.applied_db):
             table.pop(name, None)
 
     def check(self, sample_rate: int, blocks: Mapping[str, Audio]) -> None:
@@ -556,30 +663,38 @@ class _Stream:
                     f"track {name!r} must keep {width} channel{'s' * (width > 1)} until reset(), got {block.shape[0]}"
                 )
         for name, block in blocks.items():
-            if not self.widths[name]:
-                self._admit(name, block.shape[0])
-        if self.chains != {name: strip.chains for name, strip in self.strips.items()}:
+            if not self.widths[name]:  # until its first block a channel has been silent
+                self.widths[name] = block.shape[0]
+                self._admit(name)
+                self.shape = ()
+        if self.shape != self.mixer._console.shape:
             self.align()
 
     def process(self, blocks: Mapping[str, Audio], mix: Audio) -> None:
         samples = mix.shape[1]
+        for name, silent in self.mixer._console.silent().items():
+            self.strips[name].silence(silent)
         inputs, taps = {}, {}
-        for name, strip in self.strips.items():
+        for name in self.strips:
             block = blocks.get(name)
             if block is None:
                 block = np.zeros((max(1, self.widths[name]), samples), np.float32)
-            if not self.widths[name]:
-                inputs[name] = taps[name] = block
-                continue
-            block, mended = mend(block)
-            if mended:
-                self._fault(f"input {name}", mended)
+            elif self.widths[name]:
+                block, mended = mend(block)
+                if mended:
+                    self._fault(f"input {name}", mended)
             inputs[name] = block
-            taps[name] = self.tap_delay[name].process_block(strip.tap(block))
+        for name, strip in self.strips.items():
+            if not self.widths[name]:
+                taps[name] = inputs[name]
+                continue
+            for node in self.keys["pre"][name]:
+                node.hear_key(inputs.get(node.key))
+            taps[name] = self.tap_delay[name].process_block(strip.tap(inputs[name]))
         features = self.front_end.hear(list(taps.values()), samples)
         shown = bool(self.mixer.observers)
         outputs = {name: np.zeros(tap.shape, np.float32) for name, tap in taps.items() if shown}
-        mix[:] = 0.0
+        self.routing.begin(mix)
         done = 0
         while done < samples:
             self._enter_frame()
@@ -588,10 +703,12 @@ class _Stream:
             for name, strip in self.strips.items():
                 if not self.widths[name]:
                     continue
+                for node in self.keys["post"][name]:
+                    node.hear_key(taps[node.key][:, done:stop] if node.key in taps else None)
                 out = self.bus_delay[name].process_block(strip.finish(taps[name][:, done:stop]))
                 if shown:
                     outputs[name][:, done:stop] = out
-                mix[:, done:stop] += strip.to_bus(out, mix.shape[0])
+                self.routing.send(("strip", name), strip.to_bus(out, mix.shape[0]), done, stop)
             self.position += stop - done
             done = stop
             if self.position == end:
@@ -602,6 +719,9 @@ class _Stream:
                     features.levels[:, row],
                     features.mask[:, row],
                 )
+        for node in self.bus_keys:
+            node.hear_key(taps.get(node.key))
+        self.routing.finish()
         if self.mixer.ceiling_db is not None:
             self.ceiling_samples += soft_clip(mix, float(db_to_factor(self.mixer.ceiling_db)))
         if shown:
@@ -618,25 +738,28 @@ class _Stream:
         for index, (name, strip) in enumerate(self.strips.items()):
             if strip.role != self.predictor.roles[index]:
                 self.predictor.set_role(index, strip.role)
-            if self.frame > 0:
-                gain_db = self._wanted(name, float(self.predictor.gain_db[index]), self.applied_db[name], time_s)
-                if gain_db != self.applied_db[name]:
-                    strip.gain.schedule(gain_db, slack, ramp)
-                    self.applied_db[name] = gain_db
-            self.curves[name].append(-np.inf if strip.mute else self.applied_db[name])
+            before_db = self.applied_db[name]
+            if self.frame > 0 and self._decide(name, float(self.predictor.gain_db[index]), time_s) != before_db:
+                strip.gain.schedule(self.applied_db[name], slack, ramp)
+            self.curves[name].append(-np.inf if strip.is_silent else self.applied_db[name])
 
-    def _wanted(self, name: str, model_db: float, previous_db: float | None, time_s: float) -> float:
+    def _decide(self, name: str, model_db: float, time_s: float) -> float:
+        """Gain of a strip from now on, and what is left of it without its group's trim."""
+        strip, curve = self.strips[name], self.mixer.automation_in
+        group = self.mixer._console.group_of(name)
+        trim_db = 0.0 if group is None else group.trim_db
+        before_db = self.law_db.get(name)
+        drawn_db = None if curve is None or strip.lock_db is not None else curve.at(name, time_s)
+        if strip.lock_db is None and self.mixer.freeze and before_db is not None:
+            law_db = before_db
+        elif drawn_db is not None:
+            law_db = drawn_db - trim_db  # curves are of what is heard
+        else:
+            law_db = strip.law(model_db, self.mixer.strength, before_db, self.clock.f2_ms / 1000.0)
         # Rounded to float32 here, once, so that exported curves bring back the same samples.
-        strip = self.strips[name]
-        curve = self.mixer.automation_in
-        drawn = None if curve is None else curve.at(name, time_s)
-        if strip.lock_db is None:
-            if self.mixer.freeze and previous_db is not None:
-                return previous_db
-            if drawn is not None:
-                return drawn
-        frame_s = self.clock.f2_ms / 1000.0
-        return float(np.float32(strip.law(model_db, self.mixer.strength, previous_db, frame_s)))
+        self.law_db[name] = float(np.float32(law_db))
+        self.applied_db[name] = float(np.float32(law_db + trim_db))
+        return self.applied_db[name]
 
     def _show(self, inputs: dict[str, Audio], taps: dict[str, Audio], outputs: dict[str, Audio], mix: Audio) -> None:
         def lock(arrays: dict[str, Audio]) -> dict[str, Audio]:
@@ -660,6 +783,9 @@ class _Stream:
         for name, strip in self.strips.items():
             if strip.faults:
                 found[f"strip {name}"] = strip.faults
+        for (kind, name), bus in self.routing.buses.items():
+            if bus.faults:
+                found[f"{kind} {name}"] = bus.faults
         if self.predictor.faults:
             found["model"] = self.predictor.faults
         return found
@@ -673,6 +799,16 @@ class _Stream:
             values[: len(curve)] = curve
             curves[name] = values
         return Automation(np.array(starts) / self.sample_rate, curves)
+
+
+def _chains(fader: Fader) -> list[Chain]:
+    if isinstance(fader, Strip):
+        return [fader.pre, fader.post]
+    return [fader.chain] if isinstance(fader, Bus) else []
+
+
+def _plugins(fader: Fader) -> list[Any]:
+    return [plugin for chain in _chains(fader) for plugin in chain]
 
 
 def _read_only(audio: Audio) -> Audio:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import logging
 import math
 from collections.abc import Iterable, Mapping
 from numbers import Real
@@ -13,20 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alm_plugin.errors import ParameterError
-from alm_plugin.features.guard import mend
 from alm_plugin.models.roles import check_role
 from alm_plugin.nodes.automation import Course, Lane, Range
+from alm_plugin.nodes.bus import Fader, switched
 from alm_plugin.nodes.chain import Chain
 from alm_plugin.nodes.gain import MAX_GAIN_DB, Gain
-from alm_plugin.nodes.node import Audio, Node, Parameter, in_range
+from alm_plugin.nodes.node import Audio, in_range
 from alm_plugin.nodes.pan import Pan
 
-logger = logging.getLogger("alm_plugin")
 
-MUTE_RAMP_MS = 5.0
-
-
-class Strip(Node):
+class Strip(Fader):
     """One channel: pre chain, gain, mute, post chain, pan.
 
     In a `Mixer` features are taken behind the pre chain and the model moves the gain. Alone it is a node like any
@@ -47,6 +41,13 @@ class Strip(Node):
         Replaces the gain, ``-inf`` to 24.
     mute : bool
         Silence, begun with the next sample processed and complete within 10 ms.
+    solo : bool
+        In a mixer: only channels in solo are heard.
+    group : str, optional
+        Name of one of the mixer's groups; see `alm_plugin.nodes.bus.Group`.
+    sends : mapping of str to float
+        Levels in dB, ``-inf`` to 24, at which the channel, as it stands in the mix, is also sent to the mixer's
+        returns, by name.
     bounds_db : (float, float)
         Least and most gain of model and trim together.
     slew_db_per_s : float, optional
@@ -80,8 +81,6 @@ class Strip(Node):
     chain).
     """
 
-    trim_db = Parameter(-60.0, 24.0)
-
     def __init__(
         self,
         pre: Iterable[Any] | Any = None,
@@ -92,6 +91,9 @@ class Strip(Node):
         trim_db: float = 0.0,
         lock_db: float | None = None,
         mute: bool = False,
+        solo: bool = False,
+        group: str | None = None,
+        sends: Mapping[str, float] | None = None,
         bounds_db: tuple[float, float] = (-60.0, 24.0),
         slew_db_per_s: float | None = None,
     ) -> None:
@@ -99,23 +101,17 @@ class Strip(Node):
         self.post = post
         self._pan = Pan(pan)
         self.role = role
-        self.trim_db = trim_db
+        super().__init__(trim_db, mute, sends)
+        self.solo = solo
+        self.group = group
         self.lock_db = lock_db
         self._gain = Gain(self._own_gain_db)
-        self._mute = Gain(ramp_ms=MUTE_RAMP_MS)
-        self.mute = mute
         self.bounds_db = bounds_db
         self.slew_db_per_s = slew_db_per_s
-        self.faults = 0
-        self._format = (0, 0)
         self._course = Course()  # of a stream without a mixer
 
-    # A copy has plugins of its own, and none of the stream.
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"faults": 0, "_format": (0, 0), "_course": Course()}
-
-    def __copy__(self) -> Strip:
-        return copy.deepcopy(self)  # the plugins cannot be in both
+        return super().__getstate__() | {"_course": Course()}
 
     # ---- what the human sets -----------------------------------------------------------------------------------
 
@@ -170,16 +166,24 @@ class Strip(Node):
         self._lock_db = None if lock_db is None else in_range("lock_db", lock_db, -math.inf, 24.0)
 
     @property
-    def mute(self) -> bool:
-        """Whether the channel is silent, or about to be."""
-        return self._mute.gain_db != 0.0
+    def solo(self) -> bool:
+        """Whether only this channel, and others in solo, are heard."""
+        return self._solo
 
-    @mute.setter
-    def mute(self, mute: bool) -> None:
-        if not isinstance(mute, (bool, np.bool_)):
-            raise ParameterError(f"mute must be True or False, got {mute!r}")
-        if mute != self.mute:
-            self._mute.gain_db = -math.inf if mute else 0.0
+    @solo.setter
+    def solo(self, solo: bool) -> None:
+        self._solo = switched("solo", solo)
+
+    @property
+    def group(self) -> str | None:
+        """Name of the group that the channel is in, or None."""
+        return self._group
+
+    @group.setter
+    def group(self, group: str | None) -> None:
+        if group is not None and (not isinstance(group, str) or not group):
+            raise ParameterError(f"group must be a name or None, got {group!r}")
+        self._group = group
 
     @property
     def bounds_db(self) -> tuple[float, float]:
@@ -268,7 +272,7 @@ class Strip(Node):
                 )
             chain.prepare(sample_rate, channels)
         self._gain.jump(self._own_gain_db)
-        self._mute.reset()
+        self.silence(self.mute, at_once=True)
         self._pan.reset()
         self.faults = 0
         self._course.position = 0
@@ -282,9 +286,7 @@ class Strip(Node):
         """Send what `tap` returned through gain, mute and post chain."""
         if not self._gain.is_unity:
             x = self._gain.process_block(x, self._format[0])
-        if not self._mute.is_unity:
-            x = self._mute.process_block(x, self._format[0])
-        return self._guarded(self._post, x)
+        return self._guarded(self._post, self._muted(x))
 
     def to_bus(self, x: Audio, channels: int) -> Audio:
         """Make what `finish` returned fit a bus: panned to 2 channels, or (left + right) / 2 for 1.
@@ -296,26 +298,6 @@ class Strip(Node):
                 return x
             return self._pan.process_block(x, self._format[0])
         return x if x.shape[0] == 1 else np.float32(0.5) * (x[:1] + x[1:])
-
-    def _guarded(self, chain: Chain, x: Audio, lanes: list[Lane] | None = None, late: int = 0) -> Audio:
-        if not chain:
-            return x
-        try:
-            if lanes:
-                out, bad = mend(chain.automate_block(x, self._format[0], lanes, late, 1))
-            else:
-                out, bad = mend(chain.process_block(x, self._format[0]))
-            if out.shape != x.shape:
-                raise ParameterError(f"expected a block of {x.shape}, got {out.shape}")
-        except Exception as error:  # a plugin may fail in any way; the sound goes on without it
-            if not self.faults:
-                logger.warning("a plugin failed, its strip is heard without its chain: %s", error)
-            self.faults += 1
-            return x
-        if bad:
-            self.faults += bad
-            chain.restart()
-        return out
 
     @property
     def pre_latency_samples(self) -> int:
@@ -397,7 +379,7 @@ class Strip(Node):
         else:
             self._go_to_own_gain()
             x = self._gain.process_block(x, self._format[0])
-        x = self._mute.process_block(x, self._format[0])
+        x = self._muted(x)
         x = self._guarded(self._post, x, [lane for lane in lanes if lane.path[0] is self._post], late)
         pan = next((lane for lane in lanes if lane.item is self._pan), None)
         if not pan:
