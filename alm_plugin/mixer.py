@@ -26,6 +26,7 @@ from alm_plugin.nodes.bus import Bus, Fader, Group, Return
 from alm_plugin.nodes.chain import Chain
 from alm_plugin.nodes.delay import Delay
 from alm_plugin.nodes.keyed import keyed_in
+from alm_plugin.nodes.node import touch, touched
 from alm_plugin.nodes.strip import Strip
 from alm_plugin.routing import MIX, Console, Routing
 from alm_plugin.units import db_to_factor, ms_to_samples
@@ -111,6 +112,7 @@ class Buses(MutableMapping[str, B]):
             self._mixer._check_owner(name, bus)
             self._buses = {**before, name: bus}
             self._mixer._check_latency()
+            touch()
         except (ParameterError, LatencyError):
             self._buses = before
             raise
@@ -127,6 +129,7 @@ class Buses(MutableMapping[str, B]):
         try:
             self._buses = {other: bus for other, bus in before.items() if other != name}
             self._mixer._console.check()
+            touch()
         except ParameterError:
             self._buses = before
             raise
@@ -592,6 +595,7 @@ class _Stream:
         self.applied_db: dict[str, float] = {}
         self.tap_delay: dict[str, Delay] = {}
         self.bus_delay: dict[str, Delay] = {}
+        self.seen = touched()
         for name in self.strips:
             self._start(name)
         self.routing = Routing(mixer._console, mixer.channels, sample_rate)
@@ -666,14 +670,18 @@ class _Stream:
             if not self.widths[name]:  # until its first block a channel has been silent
                 self.widths[name] = block.shape[0]
                 self._admit(name)
-                self.shape = ()
-        if self.shape != self.mixer._console.shape:
-            self.align()
+                self.shape, self.seen = (), -1
+        now = touched()
+        if now != self.seen:
+            self.seen = now
+            console = self.mixer._console
+            if self.shape != console.shape:
+                self.align()
+            for name, silent in console.silent().items():
+                self.strips[name].silence(silent)
 
     def process(self, blocks: Mapping[str, Audio], mix: Audio) -> None:
         samples = mix.shape[1]
-        for name, silent in self.mixer._console.silent().items():
-            self.strips[name].silence(silent)
         inputs, taps = {}, {}
         for name in self.strips:
             block = blocks.get(name)

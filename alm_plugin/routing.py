@@ -45,7 +45,7 @@ class Console(NamedTuple):
         """Something that differs after any change of who leads where, and of chains."""
         strips = [(name, strip.chains, strip.group, *strip.sends) for name, strip in self.strips.items()]
         for buses in (self.groups, self.returns):
-            strips += [(name, id(bus.chain), bus.chain.version, *bus.sends) for name, bus in buses.items()]
+            strips += [(name, id(bus), id(bus.chain), bus.chain.version, *bus.sends) for name, bus in buses.items()]
         return tuple(strips)
 
     def _returns_in_order(self) -> list[str]:

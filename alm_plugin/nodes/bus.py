@@ -16,7 +16,7 @@ from alm_plugin.features.guard import mend
 from alm_plugin.nodes.automation import Lane
 from alm_plugin.nodes.chain import Chain
 from alm_plugin.nodes.gain import Gain
-from alm_plugin.nodes.node import Audio, Node, Parameter, in_range
+from alm_plugin.nodes.node import Audio, Node, Parameter, in_range, touch
 
 logger = logging.getLogger("alm_plugin")
 
@@ -24,11 +24,20 @@ MUTE_RAMP_MS = 5.0
 SEND_RANGE_DB = (-math.inf, 24.0)
 
 
-def switched(name: str, value: bool) -> bool:
-    """Return `value` as a bool, or raise `ParameterError` naming the parameter."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise ParameterError(f"{name} must be True or False, got {value!r}")
-    return bool(value)
+class Switch:
+    """True or False: ``solo = Switch()`` in a path's class. Mixers notice when it is thrown."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, path: Any, owner: type) -> bool:
+        return self if path is None else path.__dict__[f"_{self._name}"]  # pyright: ignore[reportReturnType]
+
+    def __set__(self, path: Any, value: bool) -> None:
+        if not isinstance(value, (bool, np.bool_)):
+            raise ParameterError(f"{self._name} must be True or False, got {value!r}")
+        path.__dict__[f"_{self._name}"] = bool(value)
+        touch()
 
 
 class Sends(MutableMapping[str, float]):
@@ -51,12 +60,14 @@ class Sends(MutableMapping[str, float]):
         if not isinstance(name, str) or not name:
             raise ParameterError(f"sends must be to names of returns, got {name!r}")
         self._levels_db[name] = in_range(f"sends[{name!r}]", level_db, *SEND_RANGE_DB)
+        touch()
 
     def __getitem__(self, name: str) -> float:
         return self._levels_db[name]
 
     def __delitem__(self, name: str) -> None:
         del self._levels_db[name]
+        touch()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._levels_db)
@@ -95,8 +106,11 @@ class Fader(Node):
 
     @mute.setter
     def mute(self, mute: bool) -> None:
-        self._mute = switched("mute", mute)
+        if not isinstance(mute, (bool, np.bool_)):
+            raise ParameterError(f"mute must be True or False, got {mute!r}")
+        self._mute = bool(mute)
         self.silence(self._mute)
+        touch()
 
     @property
     def sends(self) -> Sends:
@@ -169,6 +183,7 @@ class Bus(Fader):
     @chain.setter
     def chain(self, plugins: Iterable[Any] | Any) -> None:
         self._chain = plugins if isinstance(plugins, Chain) else Chain(plugins)
+        touch()
 
     @property
     def reported_latency_samples(self) -> int:
@@ -249,6 +264,8 @@ class Group(Bus):
     Alone it is a node like any other, its trim before the chain.
     """
 
+    solo = Switch()
+
     def __init__(
         self,
         chain: Iterable[Any] | Any = None,
@@ -260,15 +277,6 @@ class Group(Bus):
     ) -> None:
         super().__init__(chain, trim_db=trim_db, mute=mute, sends=sends)
         self.solo = solo
-
-    @property
-    def solo(self) -> bool:
-        """Whether only its channels, and others in solo, are heard."""
-        return self._solo
-
-    @solo.setter
-    def solo(self, solo: bool) -> None:
-        self._solo = switched("solo", solo)
 
     def process_block(self, x: Audio, sample_rate: int) -> Audio:
         """Process the next block (channels, samples) without a mixer; see `Node.process_block`."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from alm_plugin.errors import LatencyError, ParameterError
 from alm_plugin.nodes import native
 from alm_plugin.nodes.automation import Course, Lane, Range, enter, in_steps
-from alm_plugin.nodes.node import Audio, Node, checked
+from alm_plugin.nodes.node import Audio, Node, checked, touch
 
 LONGEST_PIECE = 8192
 """Samples that a native plugin is handed at once, at most (pedalboard's own default)."""
@@ -138,26 +138,30 @@ class Chain(Node, MutableSequence):
     def __setitem__(self, index: Any, plugin: Any) -> None:
         # Twins are looked for only when sound comes: chain[0], chain[1] = chain[1], chain[0] has them for a moment.
         self._items[index] = map(_check_plugin, plugin) if isinstance(index, slice) else _check_plugin(plugin)
-        self._version += 1
+        self._changed()
 
     def __delitem__(self, index: Any) -> None:
         del self._items[index]
-        self._version += 1
+        self._changed()
 
     def insert(self, index: int, value: Any) -> None:
         """Put a plugin before the one at `index`."""
         _refuse_twins([*self._items, _check_plugin(value)])
         self._items.insert(index, value)
-        self._version += 1
+        self._changed()
 
     def reverse(self) -> None:
         """Turn the order round."""
         self._items.reverse()
-        self._version += 1
+        self._changed()
 
     def __repr__(self) -> str:
         count = f"{len(self)} plugin{'s' * (len(self) != 1)}"
         return f"<alm_plugin.{type(self).__name__} with {count}: {self._items} at {hex(id(self))}>"
+
+    def _changed(self) -> None:
+        self._version += 1
+        touch()
 
     @property
     def version(self) -> int:

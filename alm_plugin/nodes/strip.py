@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from alm_plugin.errors import ParameterError
 from alm_plugin.models.roles import check_role
 from alm_plugin.nodes.automation import Course, Lane, Range
-from alm_plugin.nodes.bus import Fader, switched
+from alm_plugin.nodes.bus import Fader, Switch
 from alm_plugin.nodes.chain import Chain
 from alm_plugin.nodes.gain import MAX_GAIN_DB, Gain
-from alm_plugin.nodes.node import Audio, in_range
+from alm_plugin.nodes.node import Audio, in_range, touch
 from alm_plugin.nodes.pan import Pan
 
 
@@ -81,6 +81,8 @@ class Strip(Fader):
     chain).
     """
 
+    solo = Switch()
+
     def __init__(
         self,
         pre: Iterable[Any] | Any = None,
@@ -123,6 +125,7 @@ class Strip(Fader):
     @pre.setter
     def pre(self, plugins: Iterable[Any] | Any) -> None:
         self._pre = plugins if isinstance(plugins, Chain) else Chain(plugins)
+        touch()
 
     @property
     def post(self) -> Chain:
@@ -132,6 +135,7 @@ class Strip(Fader):
     @post.setter
     def post(self, plugins: Iterable[Any] | Any) -> None:
         self._post = plugins if isinstance(plugins, Chain) else Chain(plugins)
+        touch()
 
     @property
     def gain(self) -> Gain:
@@ -166,15 +170,6 @@ class Strip(Fader):
         self._lock_db = None if lock_db is None else in_range("lock_db", lock_db, -math.inf, 24.0)
 
     @property
-    def solo(self) -> bool:
-        """Whether only this channel, and others in solo, are heard."""
-        return self._solo
-
-    @solo.setter
-    def solo(self, solo: bool) -> None:
-        self._solo = switched("solo", solo)
-
-    @property
     def group(self) -> str | None:
         """Name of the group that the channel is in, or None."""
         return self._group
@@ -184,6 +179,7 @@ class Strip(Fader):
         if group is not None and (not isinstance(group, str) or not group):
             raise ParameterError(f"group must be a name or None, got {group!r}")
         self._group = group
+        touch()
 
     @property
     def bounds_db(self) -> tuple[float, float]:
