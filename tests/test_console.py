@@ -154,7 +154,7 @@ def test_a_group_trim_moves_its_channels_locked_ones_too(tracks):
 
 
 def test_a_group_trim_moves_without_a_step():
-    tone = {"a": (0.2 * np.sin(np.arange(48_000) * 2 * np.pi * 50 / RATE)).astype(np.float32)}
+    tone = {"a": (0.2 * np.cos(np.arange(48_000) * 2 * np.pi * 50 / RATE)).astype(np.float32)}
     mixer = Mixer({"a": Strip(group="g")}, "unity", groups={"g": Group()}, ceiling_db=None)
     first = stream(mixer, tone, 64, 0, 9_600)
     mixer.groups["g"].trim_db = -24.0
@@ -236,7 +236,7 @@ def test_switches_are_switches(path, field):
 
 
 def test_sends_come_change_and_go_without_a_step():
-    tone = {"a": (0.2 * np.sin(np.arange(48_000) * 2 * np.pi * 50 / RATE)).astype(np.float32)}
+    tone = {"a": (0.2 * np.cos(np.arange(48_000) * 2 * np.pi * 50 / RATE)).astype(np.float32)}
     mixer = Mixer({"a": Strip()}, "unity", returns={"r": Return()}, ceiling_db=None)
     marks = [stream(mixer, tone, 64, 0, 9_600)]
     mixer["a"].sends["r"] = 0.0
