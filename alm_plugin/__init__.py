@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     )
     from alm_plugin.features.clock import ModelClock
     from alm_plugin.features.front_end import Features, FrontEnd
-    from alm_plugin.mixer import Automation, Mixer
+    from alm_plugin.mixer import Mixer
     from alm_plugin.models.contract import Model, ModelMetadata
     from alm_plugin.models.registry import load_model
     from alm_plugin.nodes.bus import Group, Return
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from alm_plugin.preset import Preset, load_preset
     from alm_plugin.render import find_tracks, render_files
     from alm_plugin.session import Session, load_session, save_session
+    from alm_plugin.stream import Automation
 
 # In the order of the signal path. Each is imported when it is first asked for, so that a program which only wants one
 # node does not wait for the rest, and torch is not imported before a network is loaded.
@@ -71,7 +72,7 @@ _HOME = {
     "Group": "nodes.bus",
     "Return": "nodes.bus",
     "Mixer": "mixer",
-    "Automation": "mixer",
+    "Automation": "stream",
     "Preset": "preset",
     "load_preset": "preset",
     "Session": "session",

@@ -19,7 +19,8 @@ from alm_plugin.errors import AudioFileError, ParameterError
 from alm_plugin.features.clock import check_sample_rate
 from alm_plugin.features.front_end import MAX_CHANNELS
 from alm_plugin.features.loudness import IntegratedLoudness
-from alm_plugin.mixer import Block, Mixer
+from alm_plugin.mixer import Mixer
+from alm_plugin.stream import Block
 from alm_plugin.units import factor_to_db
 
 Audio = NDArray[np.float32]

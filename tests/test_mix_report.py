@@ -19,8 +19,8 @@ from alm_plugin.cli import main
 from alm_plugin.export import report as page
 from alm_plugin.export.page import data, plain
 from alm_plugin.features.loudness import IntegratedLoudness
-from alm_plugin.mixer import Block
 from alm_plugin.render import ChannelReport, RenderReport
+from alm_plugin.stream import Block
 
 RATE = 48_000
 NASTY = "<script>alert('x')<!-- & \"vox\""

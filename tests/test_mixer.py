@@ -4,7 +4,7 @@ from pedalboard import Reverb
 from pedalboard_native._internal import AddLatency
 
 from alm_plugin import AudioTypeError, Automation, LatencyError, Mixer, ModelError, ParameterError, Strip
-from alm_plugin.mixer import soft_clip
+from alm_plugin.stream import soft_clip
 
 RATE = 48_000
 ZERO = np.zeros(100, np.float32)

@@ -10,7 +10,7 @@ import numpy as np
 
 from alm_plugin.data import reason_of, staged
 from alm_plugin.errors import AudioFileError
-from alm_plugin.mixer import Automation
+from alm_plugin.stream import Automation
 
 RANGE_DB = (-120.0, 60.0)
 

@@ -24,9 +24,10 @@ from alm_plugin.errors import AudioFileError
 from alm_plugin.export.page import data, number, page, plain
 from alm_plugin.features.levels import FLOOR_LUFS, FLOOR_POWER, OFFSET_LU, RELATIVE_GATE_LU
 from alm_plugin.features.loudness import HOP_MS, HOPS_PER_BLOCK, IntegratedLoudness, gated_lufs
-from alm_plugin.mixer import Automation, Block, Mixer
+from alm_plugin.mixer import Mixer
 from alm_plugin.nodes.delay import Delay
 from alm_plugin.render import ChannelReport, RenderReport
+from alm_plugin.stream import Automation, Block
 from alm_plugin.units import db_to_factor, factor_to_db
 
 Audio = NDArray[np.float32]

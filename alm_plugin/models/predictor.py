@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,24 @@ from alm_plugin.models.roles import role_codes
 
 logger = logging.getLogger("alm_plugin")
 
+EMBEDDED_AT_ONCE = 8
+"""Channels whose patches a model embeds in one call: so much work, and no more, is between two steps on stage."""
+
 # A patch that lies before the start of the stream is silence.
 _SILENT_COLUMN = np.float32(np.log(LOG_OFFSET))
+
+
+@dataclass
+class _Embedding:
+    """Embeddings on their way."""
+
+    due: int  # frame from which they are used
+    patches: Array  # (channels, 96, 64)
+    mask: Array  # (channels,)
+    rows: Array  # (channels, D)
+    renewed: NDArray[np.bool_]  # (channels,)
+    done: int = 0  # of those that are renewed
+    failed: bool = False
 
 
 class Predictor:
@@ -51,8 +68,7 @@ class Predictor:
         # The newest 96 columns end at `_heard`; they move to the front when the buffer is full.
         self._columns = np.full((channels, 4 * PATCH_COLUMNS, MEL_BANDS), _SILENT_COLUMN, np.float32)
         self._heard = PATCH_COLUMNS
-        # Embeddings on their way: the frame from which each is used, its rows, and which of them it renews.
-        self._pending: deque[tuple[int, Array, NDArray[np.bool_]]] = deque()
+        self._pending: deque[_Embedding] = deque()
 
     def _fresh_state(self, roles: Sequence[str | None]) -> State:
         state = self.model.initial_state(len(roles))
@@ -68,9 +84,10 @@ class Predictor:
         self.gain_db = np.append(self.gain_db, _first_gains_db(fresh, 1))
         self._embedding = np.pad(self._embedding, ((0, 1), (0, 0)))
         self._columns = np.pad(self._columns, ((0, 1), (0, 0), (0, 0)), constant_values=_SILENT_COLUMN)
-        self._pending = deque(
-            (due, np.pad(rows, ((0, 1), (0, 0))), np.append(renewed, False)) for due, rows, renewed in self._pending
-        )
+        for one in self._pending:
+            one.patches = np.pad(one.patches, ((0, 1), (0, 0), (0, 0)))
+            one.rows = np.pad(one.rows, ((0, 1), (0, 0)))
+            one.mask, one.renewed = np.pad(one.mask, (0, 1)), np.pad(one.renewed, (0, 1))
 
     def remove_channel(self, index: int) -> None:
         """Forget a channel; those behind it move up."""
@@ -79,9 +96,11 @@ class Predictor:
         self.gain_db = np.delete(self.gain_db, index)
         self._embedding = np.delete(self._embedding, index, axis=0)
         self._columns = np.delete(self._columns, index, axis=0)
-        self._pending = deque(
-            (due, np.delete(rows, index, axis=0), np.delete(renewed, index)) for due, rows, renewed in self._pending
-        )
+        for one in self._pending:
+            while one.done and not one.failed and self._embed(one):
+                pass  # what is left of it would be cut elsewhere
+            for name in ("patches", "mask", "rows", "renewed"):
+                setattr(one, name, np.delete(getattr(one, name), index, axis=0))
 
     def set_role(self, index: int, role: str | None) -> None:
         """Change what a channel plays."""
@@ -120,18 +139,38 @@ class Predictor:
         self._columns[:, self._heard : self._heard + new] = columns
         self._heard += new
         if self.frame % self.clock.stride_frames == 0 and active.any():
-            rows = np.zeros_like(self._embedding)
-            patches = self._columns[:, self._heard - PATCH_COLUMNS : self._heard]
-            try:
-                rows[active] = self.model.embed(patches[active], mask[active])
-                if not np.isfinite(rows).all():
-                    raise ValueError("embedding is not finite")
-                self._pending.append((self.frame + self.clock.embedding_lag, rows, active))
-            except Exception as error:
-                self._fault(error)
-        while self._pending and self._pending[0][0] <= self.frame:
-            _, rows, renewed = self._pending.popleft()
-            self._embedding[renewed] = rows[renewed]
+            patches = self._columns[:, self._heard - PATCH_COLUMNS : self._heard].copy()
+            due = self.frame + self.clock.embedding_lag
+            self._pending.append(_Embedding(due, patches, mask.copy(), np.zeros_like(self._embedding), active))
+        while self._pending and self._pending[0].due <= self.frame:
+            one = self._pending.popleft()
+            while self._embed(one):
+                pass
+            if not one.failed:
+                self._embedding[one.renewed] = one.rows[one.renewed]
+
+    def work(self) -> bool:
+        """Do a part of what will be needed later, if there is any; False if there is none left.
+
+        Whoever has time between two steps calls it; the result is the same without.
+        """
+        return any(self._embed(one) for one in self._pending)
+
+    def _embed(self, one: _Embedding) -> bool:
+        """Embed the next few channels; False if all are done."""
+        channels = np.flatnonzero(one.renewed)[one.done : one.done + EMBEDDED_AT_ONCE]
+        if one.failed or not channels.size:
+            return False
+        try:
+            rows = self.model.embed(one.patches[channels], one.mask[channels])
+            if not np.isfinite(rows).all():
+                raise ValueError("embedding is not finite")
+            one.rows[channels] = rows
+        except Exception as error:
+            one.failed = True
+            self._fault(error)
+        one.done += len(channels)
+        return True
 
     def _decide(self, levels: Array, mask: Array, active: NDArray[np.bool_]) -> None:
         state = {name: rows[active] for name, rows in self._state.items()}

@@ -8,7 +8,7 @@ import pytest
 
 from alm_plugin import Mixer, Strip
 from alm_plugin.features.clock import MULTI_RATE
-from alm_plugin.mixer import Automation
+from alm_plugin.stream import Automation
 from training.balance import hop_powers
 from training.examples import CONVERTER_PEAK, FRAME, Conditions, Examples, by_frame, make_example, speech_in
 from training.song import SAMPLE_RATE, Song, Stem, load_song, save_song, songs_in

@@ -4,7 +4,7 @@ import torch
 
 from alm_plugin import Mixer, Strip
 from alm_plugin.features.clock import MULTI_RATE, ModelClock
-from alm_plugin.mixer import Automation
+from alm_plugin.stream import Automation
 from alm_plugin.units import ms_to_samples
 from training.mixdown import mixdown
 

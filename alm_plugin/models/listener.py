@@ -1,0 +1,105 @@
+"""What hears a mixer's channels and moves their gains: the front end and a model, in step with the sound."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from alm_plugin.features.front_end import FrontEnd
+from alm_plugin.models.contract import Array, Model
+from alm_plugin.models.predictor import Predictor
+
+
+class Mind(Protocol):
+    """What a stream asks for gains.
+
+    Attributes
+    ----------
+    gain_db : (channels,) float32
+        For the frame that is being decided.
+    roles : list of str or None
+    faults : int
+        How often it had no answer; gains hold then.
+    """
+
+    gain_db: Array
+    roles: list[str | None]
+
+    @property
+    def faults(self) -> int: ...  # noqa: D102
+
+    def add_channel(self, role: str | None) -> None:
+        """Add a channel behind the others."""
+
+    def remove_channel(self, index: int) -> None:
+        """Forget a channel; those behind it move up."""
+
+    def set_role(self, index: int, role: str | None) -> None:
+        """Change what a channel plays."""
+
+    def hear(self, taps: Sequence[Array], samples: int) -> None:
+        """Take in a block of all channels, each (1 or 2, `samples`)."""
+
+    def end_frame(self) -> None:
+        """Know that a frame has ended, within what has been heard last."""
+
+    def decide(self) -> None:
+        """Have the gains of the frame that began last in `gain_db`."""
+
+
+class Listener:
+    """The mind of a mixer that waits for its model; see `Mind`.
+
+    Parameters
+    ----------
+    model : Model
+    sample_rate : int
+    roles : sequence of str or None
+        One per channel.
+    """
+
+    def __init__(self, model: Model, sample_rate: int, roles: Sequence[str | None]) -> None:
+        self._front_end = FrontEnd(sample_rate, model.metadata.clock, len(roles))
+        self._predictor = Predictor(model, roles)
+        self.gain_db = self._predictor.gain_db
+        self.roles = self._predictor.roles
+        self._row = 0
+
+    @property
+    def faults(self) -> int:
+        """How often the model had no answer."""
+        return self._predictor.faults
+
+    def add_channel(self, role: str | None) -> None:
+        """Add a channel behind the others."""
+        self._front_end.add_channel()
+        self._predictor.add_channel(role)
+        self.gain_db = self._predictor.gain_db
+
+    def remove_channel(self, index: int) -> None:
+        """Forget a channel; those behind it move up."""
+        self._front_end.remove_channel(index)
+        self._predictor.remove_channel(index)
+        self.gain_db = self._predictor.gain_db
+
+    def set_role(self, index: int, role: str | None) -> None:
+        """Change what a channel plays."""
+        self._predictor.set_role(index, role)
+
+    def hear(self, taps: Sequence[Array], samples: int) -> None:
+        """Take in a block of all channels, each (1 or 2, `samples`)."""
+        self._features = self._front_end.hear(list(taps), samples)
+        self._row = 0
+
+    def end_frame(self) -> None:
+        """Show the model the frame that has ended."""
+        columns = self._features.log_mel.shape[1] // self._features.frames
+        self._predictor.step(
+            self._features.log_mel[:, self._row * columns : (self._row + 1) * columns],
+            self._features.levels[:, self._row],
+            self._features.mask[:, self._row],
+        )
+        self._row += 1
+
+    def decide(self) -> None:
+        """Nothing is left to be done."""
