@@ -19,7 +19,7 @@ from alm_plugin.models.listener import Listener
 from alm_plugin.models.registry import DEFAULT, NETWORKS, RULES, load_model
 from alm_plugin.nodes.bus import Bus, Fader, Group, Return
 from alm_plugin.nodes.chain import Chain
-from alm_plugin.nodes.node import Audio, touch
+from alm_plugin.nodes.node import Audio, in_range, touch
 from alm_plugin.nodes.strip import Strip
 from alm_plugin.routing import MIX, Console
 from alm_plugin.stream import Automation, Observer, Stream
@@ -133,8 +133,8 @@ class Mixer:
 
     Notes
     -----
-    Attributes meant to be changed at any time: `strength`, `freeze` (gains hold), `observers`, and those of the strips,
-    ``mixer["vocals"].trim_db = 2``. Faults never stop the sound; `faults` counts them.
+    Attributes meant to be changed at any time: `strength`, `freeze` (gains hold), `bypass_db`, `observers`, and
+    those of the strips, ``mixer["vocals"].trim_db = 2``. Faults never stop the sound; `faults` counts them.
     """
 
     is_effect = True
@@ -168,6 +168,7 @@ class Mixer:
         self.zero_latency = zero_latency
         self.automation_in = automation
         self.freeze = False
+        self.bypass_db = None
         self.observers: list[Observer] = []
         self.strength = strength
         self.model = model
@@ -202,6 +203,15 @@ class Mixer:
         if not isinstance(percent, Real) or not 0.0 <= percent <= 100.0:
             raise ParameterError(f"strength must be in [0, 100] %, got {percent}")
         self._strength = float(percent)
+
+    @property
+    def bypass_db(self) -> float | None:
+        """Gain in dB, -60 to 24, of every channel in place of all others, to compare with; None for the mix."""
+        return self._bypass_db
+
+    @bypass_db.setter
+    def bypass_db(self, gain_db: float | None) -> None:
+        self._bypass_db = None if gain_db is None else in_range("bypass_db", gain_db, -60.0, 24.0)
 
     @property
     def model(self) -> Model:

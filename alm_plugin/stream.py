@@ -88,9 +88,13 @@ class Stream:
         Channels of each track that is known to come.
     mind : Mind
         Where gains come from.
+    keeps_curves : bool
+        Remember the gains of every frame, not only of the last.
     """
 
-    def __init__(self, mixer: Mixer, sample_rate: int, widths: Mapping[str, int], mind: Mind) -> None:
+    def __init__(
+        self, mixer: Mixer, sample_rate: int, widths: Mapping[str, int], mind: Mind, keeps_curves: bool = True
+    ) -> None:
         self.mixer = mixer
         self.strips = mixer._strips
         self.sample_rate = sample_rate
@@ -105,6 +109,7 @@ class Stream:
         self.mind = mind
         self.slack = ms_to_samples(self.clock.slack_ms, sample_rate)
         self.ramp = ms_to_samples(self.clock.ramp_ms, sample_rate)
+        self.keeps_curves = keeps_curves
         self.curves = {name: array("f") for name in self.strips}
         self.law_db: dict[str, float] = {}  # without the group's trim
         self.applied_db: dict[str, float] = {}
@@ -254,6 +259,8 @@ class Stream:
             self.frame += 1
             self.decides_at = self.position + (self.slack if self.frame else 0)
             for name, strip in self.strips.items():
+                if not self.keeps_curves:
+                    self.curves[name] = self.curves[name][:0]
                 self.curves[name].append(-np.inf if strip.is_silent else self.applied_db[name])
         if self.position != self.decides_at:
             return
@@ -282,7 +289,8 @@ class Stream:
             law_db = strip.law(model_db, self.mixer.strength, before_db, self.clock.f2_ms / 1000.0)
         # Rounded to float32 here, once, so that exported curves bring back the same samples.
         self.law_db[name] = float(np.float32(law_db))
-        self.applied_db[name] = float(np.float32(law_db + trim_db))
+        bypass_db = self.mixer.bypass_db
+        self.applied_db[name] = float(np.float32(law_db + trim_db if bypass_db is None else bypass_db))
         return self.applied_db[name]
 
     def _show(self, inputs: dict[str, Audio], taps: dict[str, Audio], outputs: dict[str, Audio], mix: Audio) -> None:

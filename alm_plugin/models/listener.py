@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from alm_plugin.features.front_end import FrontEnd
-from alm_plugin.models.contract import Array, Model
+from alm_plugin.models.contract import LOUDNESS, Array, Model
 from alm_plugin.models.predictor import Predictor
 
 
@@ -103,3 +106,27 @@ class Listener:
 
     def decide(self) -> None:
         """Nothing is left to be done."""
+
+    # ---- for a worker, who has time between frames -------------------------------------------------------------
+
+    @property
+    def active(self) -> NDArray[np.bool_]:
+        """Channels (channels,) that were active in the last frame."""
+        return self._features.mask[:, self._row - 1] > 0.0
+
+    @property
+    def loudness_lufs(self) -> Array:
+        """Running loudness (channels,) in the last frame."""
+        return self._features.levels[:, self._row - 1, LOUDNESS]
+
+    def work(self) -> bool:
+        """Do a part of what will be needed later; see `Predictor.work`."""
+        return self._predictor.work()
+
+    def memory(self) -> NDArray[np.float64]:
+        """What the model remembers, (channels, numbers)."""
+        return self._predictor.memory()
+
+    def recall(self, memory: NDArray[np.float64]) -> None:
+        """Remember what another listener's `memory` returned."""
+        self._predictor.recall(memory)

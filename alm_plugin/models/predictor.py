@@ -149,6 +149,21 @@ class Predictor:
             if not one.failed:
                 self._embedding[one.renewed] = one.rows[one.renewed]
 
+    def memory(self) -> NDArray[np.float64]:
+        """State of the model, (channels, numbers); embeddings are not part of it."""
+        rows = [np.reshape(self._state[name], (len(self.roles), -1)) for name in sorted(self._state)]
+        return np.concatenate([np.zeros((len(self.roles), 0)), *rows], axis=1, dtype=np.float64)
+
+    def recall(self, memory: NDArray[np.float64]) -> None:
+        """Go on with a state that `memory` returned for as many channels."""
+        start = 0
+        for name in sorted(self._state):
+            rows = self._state[name]
+            stop = start + rows[0].size
+            self._state[name] = memory[:, start:stop].reshape(rows.shape).astype(rows.dtype)
+            start = stop
+        self.gain_db[:] = self._state.get("gain_db", self.gain_db)
+
     def work(self) -> bool:
         """Do a part of what will be needed later, if there is any; False if there is none left.
 

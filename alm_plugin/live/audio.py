@@ -1,0 +1,396 @@
+"""The audio process: blocks from a device through the mixer and back. It knows no torch, no file, no lock."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from alm_plugin.errors import AlmError, ParameterError
+from alm_plugin.live.devices import Device, Silent, open_device
+from alm_plugin.live.wires import COUNTS, STRIP_ROWS, Far, Order, Wires
+from alm_plugin.mixer import Mixer
+from alm_plugin.models.contract import Array
+from alm_plugin.stream import Stream
+
+PRIORITY = 20
+"""Of the audio thread under SCHED_FIFO: above all that is not sound, below a JACK server's own."""
+
+FALL_DB_PER_S = 20.0
+ORDERS_PER_BLOCK = 64
+AGAIN_S = 1.0
+"""Between two attempts to open a device that is lost."""
+
+
+@dataclass(frozen=True)
+class DeviceSpec:
+    """What `open_device` is asked for, in the process that opens it.
+
+    Attributes
+    ----------
+    backend, name, sample_rate, block_size, channel_map
+        See `open_device`.
+    source : (inputs, samples) array, optional
+        What a silent device hears.
+    freewheel : bool
+        Whether a silent device runs as fast as the worker answers.
+    """
+
+    backend: str
+    name: str | None = None
+    sample_rate: int | None = None
+    block_size: int | None = None
+    channel_map: Mapping[str, str | int] | None = None
+    source: NDArray[np.float32] | None = None
+    freewheel: bool = False
+
+    def open(self, inputs: Sequence[str], outputs: Sequence[str]) -> Device:
+        """Open it; raises as `open_device` does."""
+        if self.backend == "silent":
+            return Silent(
+                inputs,
+                outputs,
+                self.name,
+                self.sample_rate,
+                self.block_size,
+                self.channel_map,
+                source=self.source,
+                freewheel=self.freewheel,
+            )
+        return open_device(
+            self.backend,
+            self.name,
+            inputs=inputs,
+            outputs=outputs,
+            sample_rate=self.sample_rate,
+            block_size=self.block_size,
+            channel_map=self.channel_map,
+        )
+
+
+@njit(cache=True, nogil=True)
+def hold_peaks(x, keep, peaks):
+    """Raise `peaks` (rows,) to those of a block `x` (rows, samples); they fall by the factor `keep` meanwhile."""
+    for row in range(x.shape[0]):
+        peak = peaks[row] * keep
+        for i in range(x.shape[1]):
+            size = abs(x[row, i])
+            if size > peak:
+                peak = size
+        peaks[row] = peak
+
+
+class FarMind:
+    """A mind in another process: writes down what is to be heard, reads the gains that come back.
+
+    A frame whose gains have not come keeps those that came last, and is counted.
+
+    Parameters
+    ----------
+    wires : Wires
+    first_db : (channels,)
+        Gains of the first frame.
+    widths : sequence of int
+        Sides of each strip.
+    roles : sequence of str or None
+    keep : float
+        Factor by which peaks fall per block.
+    longest : int
+        Most samples in a block.
+    patient : bool
+        Wait for the gains, however long it takes: for a device that does not run in real time.
+    """
+
+    def __init__(
+        self,
+        wires: Wires,
+        first_db: Array,
+        widths: Sequence[int],
+        roles: Sequence[str | None],
+        keep: float,
+        longest: int,
+        patient: bool = False,
+    ) -> None:
+        self.gain_db = np.array(first_db, np.float32)
+        self.loudness_lufs = np.full(len(widths), -70.0)
+        self.roles = list(roles)
+        self.late = 0
+        self.frame = 0
+        self.gives_up = threading.Event()
+        self._wires, self._keep, self._patient = wires, keep, patient
+        stops = np.cumsum(widths)
+        self._sides = [slice(int(stop - width), int(stop)) for stop, width in zip(stops, widths, strict=True)]
+        self._block = np.zeros((int(stops[-1]), longest), np.float32)
+        self.peaks = np.zeros(int(stops[-1]))
+        self._came = np.zeros(wires.gains.shape)
+
+    @property
+    def faults(self) -> int:
+        """Frames whose gains came too late."""
+        return self.late
+
+    def add_channel(self, role: str | None) -> None:
+        """Cannot be done: the other process has been told who is there."""
+        raise NotImplementedError("channels cannot come while the mixer is live")
+
+    def remove_channel(self, index: int) -> None:
+        """Cannot be done; see `add_channel`."""
+        raise NotImplementedError("channels cannot go while the mixer is live")
+
+    def set_role(self, index: int, role: str | None) -> None:
+        """Cannot be done; see `add_channel`."""
+        self.roles[index] = role
+
+    def hear(self, taps: Sequence[Array], samples: int) -> None:
+        """Write down a block for the worker."""
+        for sides, tap in zip(self._sides, taps, strict=True):
+            self._block[sides, :samples] = tap
+        block = self._block[:, :samples]
+        self._wires.taps.write(block)
+        hold_peaks(block, self._keep, self.peaks)
+
+    def end_frame(self) -> None:
+        """Count the frames."""
+        self.frame += 1
+
+    def decide(self) -> None:
+        """Read the gains of this frame, or keep the last."""
+        if not self.frame:
+            return
+        self._wires.gains.read(self._came)
+        while self._patient and self._came[0] < self.frame and not self.gives_up.is_set():
+            time.sleep(0.0002)
+            self._wires.gains.read(self._came)
+        if self._came[0] < self.frame:
+            self.late += 1
+        channels = len(self.gain_db)
+        if self._came[0]:
+            self.gain_db[:] = self._came[1 : channels + 1]
+            self.loudness_lufs[:] = self._came[channels + 1 :]
+
+    def peak(self, strip: int) -> float:
+        """Peak of a strip's sides, falling slowly."""
+        return float(self.peaks[self._sides[strip]].max())
+
+
+@dataclass
+class Player:
+    """What is called back for each block.
+
+    Parameters
+    ----------
+    mixer : Mixer
+        Its model is `Far`.
+    wires : Wires
+    device : Device
+    sources : dict of tuple of int
+        By strip: the device's inputs, one, or two that are neighbours.
+    patient : bool
+        See `FarMind`.
+    """
+
+    mixer: Mixer
+    wires: Wires
+    device: Device
+    sources: Mapping[str, tuple[int, ...]]
+    patient: bool = False
+    failed: int = 0
+    lost: int = 0
+    is_fifo: bool = False
+    _muted_before: dict[str, bool] | None = field(default=None, repr=False)
+    _blocks: dict[str, Array] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        rate, block = self.device.sample_rate, self.device.block_size
+        far = self.mixer.model
+        if not isinstance(far, Far):
+            raise ParameterError(f"model must be in another process, got {far!r}")
+        self._period_s = block / rate
+        self._keep = 10.0 ** (-FALL_DB_PER_S * self._period_s / 20.0)
+        widths = {name: len(inputs) for name, inputs in self.sources.items()}
+        roles = [self.mixer[name].role for name in self.mixer]
+        self._strips = [self.mixer[name] for name in self.mixer]
+        self.mind = FarMind(self.wires, far.first_db, list(widths.values()), roles, self._keep, block, self.patient)
+        self.stream = Stream(self.mixer, rate, widths, self.mind, keeps_curves=False)
+        self._tape = np.zeros((self.wires.tape.channels, block), np.float32)
+        self._out = np.zeros((self.mixer.channels, block), np.float32)
+        self._out_peaks = np.zeros(self.mixer.channels)
+        self._status = np.zeros(self.wires.status.shape)
+        self._took = np.zeros((1, 1), np.float32)
+        self._gains = np.zeros((len(self._strips), 1), np.float32)
+        self._told = 0
+        self._rate = rate
+        # Everything that compiles or loads when it is first called, is called now.
+        hold_peaks(np.zeros((1, 1), np.float32), 1.0, np.zeros(1))
+
+    def __call__(self, x: Array, y: Array) -> None:
+        """Mix a block of the device's inputs `x` (inputs, samples) to its outputs `y`."""
+        begin = time.perf_counter_ns()
+        if self.stream.position == 0:
+            self._become_real_time()
+        if self._blocks is None:  # the device hands over the same arrays every time
+            self._blocks = {name: x[rows[0] : rows[-1] + 1] for name, rows in self.sources.items()}
+        self._obey()
+        try:
+            self.stream.check(self._rate, self._blocks)
+            self.stream.process(self._blocks, self._out)
+        except Exception:  # whatever it is, the sound goes on, as it came in
+            self.failed += 1
+            self._out[:] = 0.25 * np.nan_to_num(x).sum(axis=0)
+        y[:] = self._out
+        hold_peaks(self._out, self._keep, self._out_peaks)
+        self._tape[: len(x)] = x
+        self._tape[len(x) :] = self._out
+        self.wires.tape.write(self._tape)
+        if self.mind.frame != self._told:
+            self._tell()
+        self._took[0, 0] = (time.perf_counter_ns() - begin) / 1000.0
+        self.wires.times.write(self._took)
+
+    def _become_real_time(self) -> None:
+        """Ask for SCHED_FIFO, unless the driver's thread has it, or nobody waits for this one."""
+        if self.patient or not hasattr(os, "sched_setscheduler"):
+            return
+        with contextlib.suppress(OSError):
+            if os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK not in (os.SCHED_FIFO, os.SCHED_RR):
+                os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(PRIORITY))
+            self.is_fifo = True
+
+    def _obey(self) -> None:
+        for _ in range(ORDERS_PER_BLOCK):
+            order = self.wires.orders.get()
+            if order is None:
+                return
+            kind, index, value = order
+            try:
+                self._do(Order(kind), index, value)
+            except (AlmError, ValueError, IndexError):
+                self.failed += 1
+
+    def _do(self, order: Order, index: int, value: float) -> None:
+        mixer = self.mixer
+        if order == Order.STRENGTH:
+            mixer.strength = value
+        elif order == Order.FREEZE:
+            mixer.freeze = bool(value)
+        elif order == Order.BYPASS:
+            mixer.bypass_db = None if math.isnan(value) else value
+        elif order == Order.PANIC:
+            self._panic(bool(value))
+        else:
+            strip = self._strips[index]
+            if order == Order.TRIM:
+                strip.trim_db = value
+            elif order == Order.LOCK:
+                strip.lock_db = None if math.isnan(value) else value
+            elif order == Order.MUTE:
+                if self._muted_before is None:
+                    strip.mute = bool(value)
+                else:
+                    self._muted_before[mixer.names[index]] = bool(value)
+            elif order == Order.SOLO:
+                strip.solo = bool(value)
+
+    def _panic(self, panic: bool) -> None:
+        faders: dict[str, Any] = {name: self.mixer[name] for name in self.mixer}
+        faders |= {f"group {name}": group for name, group in self.mixer.groups.items()}
+        faders |= {f"return {name}": bus for name, bus in self.mixer.returns.items()}
+        if panic and self._muted_before is None:
+            self._muted_before = {name: fader.mute for name, fader in faders.items()}
+            self.mixer.panic()
+        elif not panic and self._muted_before is not None:
+            for name, mute in self._muted_before.items():
+                faders[name].mute = mute
+            self._muted_before = None
+
+    def _tell(self) -> None:
+        """Publish where everything is, once per frame."""
+        self._told = self.mind.frame
+        status, stream = self._status, self.stream
+        status[: len(COUNTS)] = (
+            self.mind.frame,
+            self.mind.late,
+            self.device.blocks,
+            self.device.xruns,
+            self.lost,
+            self.failed,
+            sum(count for place, count in stream.faults.items() if place.startswith("input ")),
+            self.is_fifo,
+            stream.ceiling_samples,
+        )
+        for index, (name, strip) in enumerate(zip(self.mixer, self._strips, strict=True)):
+            peak, at = self.mind.peak(index), len(COUNTS) + len(STRIP_ROWS) * index
+            out = 0.0 if strip.is_silent else peak * strip.gain.present_factor
+            applied_db = -math.inf if strip.is_silent else stream.applied_db[name]
+            status[at : at + len(STRIP_ROWS)] = (peak, out, applied_db, self.mind.gain_db[index], 0.0)
+            self._gains[index] = applied_db
+        status[len(status) - len(self._out_peaks) :] = self._out_peaks
+        self.wires.curves.write(self._gains)
+        self.wires.status.write(status)
+
+
+def main(
+    connection: Connection,
+    mixer: Mixer,
+    wires: Wires,
+    spec: DeviceSpec,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    sources: Mapping[str, tuple[int, ...]],
+) -> None:
+    """Be the audio process until told to end; first says ``("ready", sample_rate, block_size)`` or ``("error", line)``.
+
+    When its supervisor dies it plays on, as everything stands, until somebody ends it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ends = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ends.set())
+    try:
+        device = spec.open(inputs, outputs)
+        player = Player(mixer, wires, device, sources, spec.freewheel)
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+
+        def lost(reason: str) -> None:
+            player.lost += 1
+            device.stop()
+            while not ends.wait(AGAIN_S):
+                with contextlib.suppress(AlmError):
+                    device.start(player, lost)
+                    return
+
+        device.start(player, lost)
+    except AlmError as error:
+        connection.send(("error", str(error)))
+        return
+    connection.send(("ready", device.sample_rate, device.block_size))
+    alone = False
+    while not ends.wait(0.05):
+        if alone:
+            continue
+        try:
+            if connection.poll() and connection.recv() == "end":
+                break
+        except (EOFError, OSError):
+            alone = True
+        if isinstance(device, Silent) and device.join(0.0):
+            break
+    ends.set()
+    player.mind.gives_up.set()
+    device.stop()
+    player._tell()
+    with contextlib.suppress(OSError):
+        connection.send(("ended", player.stream.position))

@@ -1,0 +1,452 @@
+"""The supervisor: starts the audio and the worker process, sees that they live, and speaks with people."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alm_plugin.data import reason_of, staged
+from alm_plugin.errors import AlmError, AudioFileError, LatencyError, ParameterError
+from alm_plugin.features.levels import k_weighting, lufs, measure
+from alm_plugin.features.loudness import HOP_MS
+from alm_plugin.live import audio, worker
+from alm_plugin.live.audio import DeviceSpec
+from alm_plugin.live.recorder import Recorder
+from alm_plugin.live.wires import COUNTS, STRIP_ROWS, Far, Order, Wires
+from alm_plugin.mixer import Mixer
+from alm_plugin.models.listener import Listener
+
+logger = logging.getLogger("alm_plugin")
+
+LOOK_S = 0.02
+READY_S = 60.0
+LOUDNESS_S = 3.0
+SETTINGS = ("trim_db", "lock_db", "mute", "solo")
+
+_CONTEXT = multiprocessing.get_context("spawn")
+
+
+def step_time_ms(mixer: Mixer, sample_rate: int) -> float:
+    """Milliseconds that the worker needs for a frame of this mixer's channels on this machine, at worst of some."""
+    listener = Listener(mixer.model, sample_rate, [mixer[name].role for name in mixer])
+    samples = mixer.model.metadata.clock.boundary(1, sample_rate)
+    noise = (0.05 * np.random.default_rng(0).standard_normal((len(mixer), samples))).astype(np.float32)
+    took = []
+    for _ in range(14):
+        begin = time.perf_counter()
+        listener.hear(list(noise[:, None]), samples)
+        listener.end_frame()
+        took.append(time.perf_counter() - begin)
+        while listener.work():
+            pass
+    return 1000.0 * sorted(took)[-3]
+
+
+class Live:
+    """A mixer on stage.
+
+    The audio process runs the strips and the sum, the worker process the model; this one owns neither sound nor
+    gains, so that whatever happens here is not heard. It restarts either if it dies.
+
+    Parameters
+    ----------
+    mixer : Mixer
+        At rest; what the operator sets is kept in it. Its model runs in the worker.
+    device : DeviceSpec
+    stereo : collection of str
+        Strips that have two inputs, ``name L`` and ``name R``; the others have one, called like them.
+    record : Path, optional
+        Folder to record to.
+    state : Path, optional
+        File in which the operator's settings are kept, every second.
+
+    Raises
+    ------
+    ParameterError, LatencyError, AudioFileError
+        From `start`, before any sound: for a device that is not there or has too few channels, a block that leaves the
+        worker no time, a chain that cannot run in a stream, a folder that cannot be written to.
+    """
+
+    def __init__(
+        self,
+        mixer: Mixer,
+        device: DeviceSpec,
+        *,
+        stereo: Sequence[str] = (),
+        record: Path | None = None,
+        state: Path | None = None,
+    ) -> None:
+        self.mixer, self.spec, self.record, self.state_path = mixer, device, record, state
+        source = mixer.model_source
+        if source is None:
+            raise ParameterError(f"model must ship or be a file for another process to load it, got {mixer.model!r}")
+        self._source = source
+        self._metadata = mixer.model.metadata
+        for name in stereo:
+            mixer[name]
+        self.inputs: list[str] = []
+        self.sources: dict[str, tuple[int, ...]] = {}
+        for name in mixer:
+            ports = [f"{name} L", f"{name} R"] if name in stereo else [name]
+            self.sources[name] = tuple(range(len(self.inputs), len(self.inputs) + len(ports)))
+            self.inputs += ports
+        self.outputs = ["mix"] if mixer.channels == 1 else ["mix L", "mix R"]
+        self.sample_rate = self.block_size = 0
+        self.ended = threading.Event()
+        self.restarts = {"audio": 0, "worker": 0}
+        self._panic = self._bypass = False
+        self._faults: dict[str, int] = {}
+        self._lock = threading.RLock()
+        self._audio: Any = None
+        self._worker: Any = None
+        self._recorder: Recorder | None = None
+
+    # ---- starting and ending -----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Open the device and let sound through."""
+        probe = self.spec.open(self.inputs, self.outputs)
+        self.sample_rate, self.block_size = probe.sample_rate, probe.block_size
+        probe.stop()
+        mixer, rate = self.mixer, self.sample_rate
+        for name, strip in ((name, mixer[name]) for name in mixer):
+            if strip.latency_names and mixer.zero_latency:
+                plugin, samples = strip.latency_names[0]
+                raise LatencyError(f"strip {name!r} must add no latency, got {samples} samples from {plugin}")
+        clock = self._metadata.clock
+        block_ms, need_ms = 1000.0 * self.block_size / rate, step_time_ms(mixer, rate)
+        if not self.spec.freewheel and block_ms + need_ms > clock.slack_ms:
+            raise ParameterError(
+                f"block_size must leave {self._metadata.name} {need_ms:.1f} ms of its {clock.slack_ms} ms slack for a "
+                f"step, got {self.block_size} samples, which are {block_ms:.1f} ms"
+            )
+        state = mixer.model.initial_state(len(mixer))
+        first_db = np.array(state.get("gain_db", np.zeros(len(mixer))), np.float32)
+        numbers = sum(int(np.prod(rows.shape[1:])) for rows in state.values())
+        widths = [len(rows) for rows in self.sources.values()]
+        self.wires = Wires.of(widths, len(self.inputs), mixer.channels, numbers, rate)
+        if self.record is not None:
+            self._recorder = Recorder(self.record, self.inputs, mixer.names, mixer.channels, rate, clock)
+        mixer.model = Far(self._metadata, first_db)
+        self._roles = [mixer[name].role for name in mixer]
+        self._widths = widths
+        self._status = np.zeros(self.wires.status.shape)
+        self._gains = np.zeros(self.wires.gains.shape)
+        self._tape = np.zeros((self.wires.tape.channels, rate // 10), np.float32)
+        self._row = np.zeros((len(mixer), 1), np.float32)
+        self._hops: list[float] = []
+        self._k = (k_weighting(rate), np.zeros((1, 2, 4)), np.array([mixer.channels]), np.zeros((1, 2)))
+        try:
+            self._start_worker()
+            self._start_audio()
+        except BaseException:
+            self.stop()
+            raise
+        self._saved = time.monotonic()
+        self._watch = threading.Thread(target=self._look_after, name="supervisor", daemon=True)
+        self._watch.start()
+
+    def _start_worker(self) -> None:
+        arguments = (self.wires, self._source, self.sample_rate, self._widths, self._roles, os.getpid())
+        self._worker = _CONTEXT.Process(target=worker.main, args=arguments, name="alm worker", daemon=True)
+        self._worker.start()
+
+    def _start_audio(self) -> None:
+        self._connection, theirs = _CONTEXT.Pipe()
+        arguments = (theirs, self.mixer, self.wires, self.spec, self.inputs, self.outputs, self.sources)
+        # Not a daemon: it plays on if this process is killed.
+        self._audio = _CONTEXT.Process(target=audio.main, args=arguments, name="alm audio")
+        self._audio.start()
+        theirs.close()
+        if not self._connection.poll(READY_S):
+            raise ParameterError(f"device must answer within {READY_S:g} s, got nothing")
+        try:
+            said = self._connection.recv()
+        except EOFError:
+            said = ("error", "the audio process must start, got its end")
+        if said[0] == "error":
+            raise ParameterError(said[1])
+
+    def stop(self) -> None:
+        """End the sound, finish the recording, keep the settings."""
+        self.ended.set()
+        with contextlib.suppress(OSError, AttributeError):
+            self._connection.send("end")
+        for process in (self._audio, self._worker):
+            if process is None or process.pid is None:
+                continue
+            if process is self._worker:
+                process.terminate()
+            process.join(5.0)
+            if process.is_alive():
+                process.kill()
+                process.join()
+        watch = getattr(self, "_watch", None)
+        if watch is not None and watch is not threading.current_thread():
+            watch.join()
+        if self._recorder is not None:
+            self._drain()
+            self._recorder.close()
+            self._recorder = None
+        self._keep()
+
+    def __enter__(self) -> Live:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    # ---- watching ----------------------------------------------------------------------------------------------
+
+    def _look_after(self) -> None:
+        while not self.ended.wait(LOOK_S):
+            try:
+                self._look()
+            except Exception as error:
+                if self._fault(f"the supervisor has failed: {type(error).__name__}") == 1:
+                    logger.exception("the supervisor has failed: %s", error)
+        with contextlib.suppress(Exception):
+            self._drain()
+
+    def _look(self) -> None:
+        self._drain()
+        if not self._worker.is_alive() and not self.ended.is_set():
+            self.restarts["worker"] += 1
+            self._fault("the model's process has ended and was started again; gains held meanwhile")
+            self._start_worker()
+        if not self._audio.is_alive() and not self.ended.is_set():
+            if self._audio.exitcode == 0:  # a silent device whose source has ended
+                self.ended.set()
+                return
+            self.restarts["audio"] += 1
+            self._fault("the audio process has ended and was started again")
+            self._start_audio()
+        if time.monotonic() - self._saved > 1.0:
+            self._saved = time.monotonic()
+            self._keep()
+
+    def _drain(self) -> None:
+        """Take the tape, the curves and the status that have been written since the last look."""
+        with self._lock:
+            while self.wires.tape.read(self._tape) is not None:
+                self._hear(self._tape)
+                self._record(self._tape)
+            rest = self.wires.tape.written - self.wires.tape.position
+            if self.ended.is_set() and rest > 0:
+                tail = np.empty((self._tape.shape[0], rest), np.float32)
+                if self.wires.tape.read(tail) is not None:
+                    self._record(tail)
+            while (frame := self.wires.curves.read(self._row)) is not None:
+                self._record(self._row[:, 0], frame)
+            self.wires.status.read(self._status)
+            self.wires.gains.read(self._gains)
+
+    def _record(self, what: np.ndarray, frame: int | None = None) -> None:
+        """Add a block of tape to the recording, or the gains of a frame."""
+        if self._recorder is None:
+            return
+        try:
+            if frame is None:
+                self._recorder.write(what)
+            else:
+                self._recorder.write_gains(frame, what)
+        except OSError as error:
+            self._fault(f"recording has ended: {reason_of(error)}")
+            self._recorder.close()
+            self._recorder = None
+
+    def _hear(self, tape: np.ndarray) -> None:
+        coefficients, memory, widths, squares = self._k
+        sides = np.zeros((1, 2, tape.shape[1]), np.float32)
+        sides[0, : self.mixer.channels] = tape[-self.mixer.channels :]
+        measure(sides, widths, tape.shape[1], coefficients, memory, squares)
+        self._hops.append(float(squares[0, 1]) * self.mixer.channels)
+        del self._hops[: -int(LOUDNESS_S * 1000 / HOP_MS)]
+
+    def _fault(self, text: str) -> int:
+        self._faults[text] = self._faults.get(text, 0) + 1
+        return self._faults[text]
+
+    # ---- what people see and set -------------------------------------------------------------------------------
+
+    def describe(self) -> dict[str, Any]:
+        """Say who is there; see `alm_plugin.web.messages.Owner`."""
+        strips = [{"name": name, "role": self.mixer[name].role, "group": self.mixer[name].group} for name in self.mixer]
+        return {
+            "title": "AiLive Mixer",
+            "sample_rate": self.sample_rate,
+            "block_size": self.block_size,
+            "model": self._metadata.name,
+            "strips": strips,
+            "ranges": {"trim_db": (-24.0, 24.0), "lock_db": (-60.0, 24.0), "strength": (0.0, 100.0)},
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Say how everything stands; see `alm_plugin.web.messages.Owner`."""
+        with self._lock:
+            status = self._status
+            counts = {name: int(value) for name, value in zip(COUNTS, status, strict=False)}
+            rows = status[len(COUNTS) : len(COUNTS) + len(STRIP_ROWS) * len(self.mixer)].reshape(-1, len(STRIP_ROWS))
+            peaks = status[len(COUNTS) + rows.size :]
+            strips = []
+            for name, (input_peak, output_peak, applied_db, model_db, _) in zip(self.mixer, rows, strict=True):
+                strip = self.mixer[name]
+                strips.append(
+                    {
+                        "input_db": _db(input_peak),
+                        "output_db": _db(output_peak),
+                        "gain_db": applied_db,
+                        "predicted_db": float(np.clip(model_db, -60.0, 24.0)),
+                        "trim_db": strip.trim_db,
+                        "lock_db": strip.lock_db,
+                        "mute": strip.mute,
+                        "solo": strip.solo,
+                        "why": self._why(name, model_db),
+                    }
+                )
+            clock = self._metadata.clock
+            time_s = clock.boundary(counts["frame"], self.sample_rate or 48_000) / (self.sample_rate or 48_000)
+            faults = dict(self._faults)
+            for count, text in (
+                ("lost", "the audio device was lost"),
+                ("failed", "a block could not be mixed; the inputs were heard as they came"),
+                ("mended", "samples that were no numbers were silenced"),
+            ):
+                if counts[count]:
+                    faults[text] = counts[count]
+            return {
+                "time_s": time_s,
+                "strips": strips,
+                "mix": {
+                    "peak_db": [_db(peak) for peak in peaks] * (1 if len(peaks) == 2 else 2),
+                    "loudness_lufs": float(lufs(np.mean(self._hops))) if self._hops else -math.inf,
+                },
+                "strength": self.mixer.strength,
+                "freeze": self.mixer.freeze,
+                "panic": self._panic,
+                "bypass": self._bypass,
+                "xruns": counts["xruns"],
+                "late_frames": counts["late_frames"],
+                "frames": counts["frame"],
+                "faults": [{"text": text, "count": count} for text, count in faults.items()],
+            }
+
+    def _why(self, name: str, model_db: float) -> str:
+        strip = self.mixer[name]
+        if self._panic or strip.mute:
+            return "muted"
+        if self._bypass:
+            return "bypassed: as it came, at the mix's loudness"
+        if strip.lock_db is not None:
+            return "yours: held where you put it"
+        if self.mixer.freeze:
+            return "frozen"
+        low, high = strip.bounds_db
+        wanted = self.mixer.strength / 100.0 * model_db + strip.trim_db
+        if wanted > high or wanted < low:
+            return f"the model wants {wanted:+.1f} dB, your limits hold it"
+        return "the model turns it up" if model_db > 0.5 else "the model turns it down" if model_db < -0.5 else ""
+
+    def command(self, name: str, strip: int | None, value: bool | float | None) -> None:
+        """Do what a page asks; see `alm_plugin.web.messages.Owner`."""
+        with self._lock:
+            if name in SETTINGS:
+                names = self.mixer.names
+                if strip is None or not 0 <= strip < len(names):
+                    raise ParameterError(f"strip must be in [0, {len(names) - 1}], got {strip}")
+                setattr(self.mixer[names[strip]], name, value)
+            elif name in ("strength", "freeze"):
+                setattr(self.mixer, name, value)
+            elif name == "panic":
+                self._panic = bool(value)
+            elif name == "bypass":
+                self._bypass = bool(value)
+                value = self._matched_db() if value else None
+            else:
+                raise ParameterError(f"command must be one of {', '.join(_ORDERS)}, got {name!r}")
+            number = math.nan if value is None else float(value)
+            if not self.wires.orders.put(_ORDERS[name], strip or 0, number):
+                self._fault("an order was not taken, as too many were waiting")
+
+    def _matched_db(self) -> float:
+        """Gain that, on every channel, sounds as loud as the mix does now."""
+        loudness = self._gains[1 + len(self.mixer) :]
+        power = np.where(loudness > -69.0, 10.0 ** (loudness / 10.0), 0.0)
+        rows = self._status[len(COUNTS) : len(COUNTS) + len(STRIP_ROWS) * len(self.mixer)]
+        applied_db = rows.reshape(-1, len(STRIP_ROWS))[:, 2]
+        mixed = (power * 10.0 ** (applied_db / 10.0)).sum()
+        if power.sum() <= 0.0 or mixed <= 0.0:
+            return 0.0
+        return float(np.clip(10.0 * np.log10(mixed / power.sum()), -60.0, 24.0))
+
+    # ---- the operator's settings -------------------------------------------------------------------------------
+
+    def _keep(self) -> None:
+        if self.state_path is None:
+            return
+        table = {
+            "strength": self.mixer.strength,
+            "freeze": self.mixer.freeze,
+            "strips": {name: {field: getattr(self.mixer[name], field) for field in SETTINGS} for name in self.mixer},
+        }
+        table = json.loads(json.dumps(table).replace("-Infinity", "null"))
+        with contextlib.suppress(OSError, AudioFileError), staged(self.state_path) as temporary:
+            temporary.write_text(json.dumps(table, indent=1), encoding="utf-8")
+
+
+_ORDERS = {
+    "trim_db": Order.TRIM,
+    "lock_db": Order.LOCK,
+    "mute": Order.MUTE,
+    "solo": Order.SOLO,
+    "strength": Order.STRENGTH,
+    "freeze": Order.FREEZE,
+    "panic": Order.PANIC,
+    "bypass": Order.BYPASS,
+}
+
+
+def recall(mixer: Mixer, path: Path) -> None:
+    """Set a mixer as `Live` kept it; strips that it does not have are left out.
+
+    Raises
+    ------
+    ParameterError
+        For a file that is not one of these.
+    """
+    try:
+        table = json.loads(path.read_text("utf-8"))
+        mixer.strength, mixer.freeze = table["strength"], bool(table["freeze"])
+        settings: Mapping[str, Mapping[str, Any]] = table["strips"]
+        for name in settings:
+            if name in mixer:
+                for field in SETTINGS:
+                    setattr(mixer[name], field, settings[name][field])
+    except OSError as error:
+        raise ParameterError(f"{path}: expected the settings of the last time, got {reason_of(error)}") from None
+    except (ValueError, KeyError, TypeError, AlmError) as error:
+        raise ParameterError(f"{path}: expected the settings of the last time, got {error}") from None
+
+
+def _db(peak: float) -> float:
+    return 20.0 * math.log10(peak) if peak > 0.0 else -math.inf
+
+
+def end_by_signal(live: Live) -> None:
+    """Have Ctrl-C, a closed terminal and a shutdown end it cleanly."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda *_: live.ended.set())
