@@ -107,8 +107,8 @@ class FarMind:
     roles : sequence of str or None
     keep : float
         Factor by which peaks fall per block.
-    longest : int
-        Most samples in a block.
+    longest, samples_per_frame : int
+        Most samples in a block, and in a frame.
     patient : bool
         Wait for the gains, however long it takes: for a device that does not run in real time.
     """
@@ -121,6 +121,7 @@ class FarMind:
         roles: Sequence[str | None],
         keep: float,
         longest: int,
+        samples_per_frame: int,
         patient: bool = False,
     ) -> None:
         self.gain_db = np.array(first_db, np.float32)
@@ -128,6 +129,9 @@ class FarMind:
         self.roles = list(roles)
         self.late = 0
         self.frame = 0
+        # One that takes over counts from where the worker is, which keeps its own frames.
+        clock_frames = wires.taps.written // samples_per_frame
+        self._behind = clock_frames - 1 if clock_frames else 0
         self.gives_up = threading.Event()
         self._wires, self._keep, self._patient = wires, keep, patient
         stops = np.cumsum(widths)
@@ -170,10 +174,11 @@ class FarMind:
         if not self.frame:
             return
         self._wires.gains.read(self._came)
-        while self._patient and self._came[0] < self.frame and not self.gives_up.is_set():
+        due = self.frame + self._behind
+        while self._patient and self._came[0] < due and not self.gives_up.is_set():
             time.sleep(0.0002)
             self._wires.gains.read(self._came)
-        if self._came[0] < self.frame:
+        if self._came[0] < due:
             self.late += 1
         channels = len(self.gain_db)
         if self._came[0]:
@@ -222,7 +227,10 @@ class Player:
         widths = {name: len(inputs) for name, inputs in self.sources.items()}
         roles = [self.mixer[name].role for name in self.mixer]
         self._strips = [self.mixer[name] for name in self.mixer]
-        self.mind = FarMind(self.wires, far.first_db, list(widths.values()), roles, self._keep, block, self.patient)
+        frame = far.clock.boundary(1, rate)
+        self.mind = FarMind(
+            self.wires, far.first_db, list(widths.values()), roles, self._keep, block, frame, self.patient
+        )
         self.stream = Stream(self.mixer, rate, widths, self.mind, keeps_curves=False)
         self._tape = np.zeros((self.wires.tape.channels, block), np.float32)
         self._out = np.zeros((self.mixer.channels, block), np.float32)
@@ -255,7 +263,9 @@ class Player:
         self._tape[len(x) :] = self._out
         self.wires.tape.write(self._tape)
         if self.mind.frame != self._told:
-            self._tell()
+            self._told = self.mind.frame
+            self.tell()
+            self.wires.curves.write(self._gains)
         self._took[0, 0] = (time.perf_counter_ns() - begin) / 1000.0
         self.wires.times.write(self._took)
 
@@ -315,9 +325,8 @@ class Player:
                 faders[name].mute = mute
             self._muted_before = None
 
-    def _tell(self) -> None:
-        """Publish where everything is, once per frame."""
-        self._told = self.mind.frame
+    def tell(self) -> None:
+        """Publish where everything is: after every frame, and at the end."""
         status, stream = self._status, self.stream
         status[: len(COUNTS)] = (
             self.mind.frame,
@@ -337,7 +346,6 @@ class Player:
             status[at : at + len(STRIP_ROWS)] = (peak, out, applied_db, self.mind.gain_db[index], 0.0)
             self._gains[index] = applied_db
         status[len(status) - len(self._out_peaks) :] = self._out_peaks
-        self.wires.curves.write(self._gains)
         self.wires.status.write(status)
 
 
@@ -391,6 +399,6 @@ def main(
     ends.set()
     player.mind.gives_up.set()
     device.stop()
-    player._tell()
+    player.tell()
     with contextlib.suppress(OSError):
         connection.send(("ended", player.stream.position))
