@@ -342,9 +342,9 @@ class Player:
         for index, (name, strip) in enumerate(zip(self.mixer, self._strips, strict=True)):
             peak, at = self.mind.peak(index), len(COUNTS) + len(STRIP_ROWS) * index
             out = 0.0 if strip.is_silent else peak * strip.gain.present_factor
-            applied_db = -math.inf if strip.is_silent else stream.applied_db[name]
-            status[at : at + len(STRIP_ROWS)] = (peak, out, applied_db, self.mind.gain_db[index], 0.0)
-            self._gains[index] = applied_db
+            applied_db = stream.applied_db[name]
+            status[at : at + len(STRIP_ROWS)] = (peak, out, applied_db, self.mind.gain_db[index], strip.is_silent)
+            self._gains[index] = -math.inf if strip.is_silent else applied_db
         status[len(status) - len(self._out_peaks) :] = self._out_peaks
         self.wires.status.write(status)
 

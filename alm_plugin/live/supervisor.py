@@ -13,12 +13,13 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 
 from alm_plugin.data import reason_of, staged
-from alm_plugin.errors import AlmError, AudioFileError, LatencyError, ParameterError
+from alm_plugin.errors import AlmError, AudioFileError, LatencyError, ModelError, ParameterError
 from alm_plugin.features.levels import k_weighting, lufs, measure
 from alm_plugin.features.loudness import HOP_MS
 from alm_plugin.live import audio, worker
@@ -39,19 +40,19 @@ _CONTEXT = multiprocessing.get_context("spawn")
 
 
 def step_time_ms(mixer: Mixer, sample_rate: int) -> float:
-    """Milliseconds that the worker needs for a frame of this mixer's channels on this machine, at worst of some."""
+    """Milliseconds of a processor that a frame of this mixer's channels needs here, the median of some."""
     listener = Listener(mixer.model, sample_rate, [mixer[name].role for name in mixer])
     samples = mixer.model.metadata.clock.boundary(1, sample_rate)
     noise = (0.05 * np.random.default_rng(0).standard_normal((len(mixer), samples))).astype(np.float32)
     took = []
     for _ in range(14):
-        begin = time.perf_counter()
+        begin = time.thread_time()
         listener.hear(list(noise[:, None]), samples)
         listener.end_frame()
-        took.append(time.perf_counter() - begin)
+        took.append(time.thread_time() - begin)
         while listener.work():
             pass
-    return 1000.0 * sorted(took)[-3]
+    return 1000.0 * median(took)
 
 
 class Live:
@@ -150,6 +151,11 @@ class Live:
         self._k = (k_weighting(rate), np.zeros((1, 2, 4)), np.array([mixer.channels]), np.zeros((1, 2)))
         try:
             self._start_worker()
+            end = time.monotonic() + READY_S
+            while not self.wires.gains.number:  # a model takes some seconds to load
+                if not self._worker.is_alive() or time.monotonic() > end:
+                    raise ModelError(f"{self._metadata.name} must be ready within {READY_S:g} s, got nothing")
+                time.sleep(LOOK_S)
             self._start_audio()
         except BaseException:
             self.stop()
@@ -302,7 +308,7 @@ class Live:
             rows = status[len(COUNTS) : len(COUNTS) + len(STRIP_ROWS) * len(self.mixer)].reshape(-1, len(STRIP_ROWS))
             peaks = status[len(COUNTS) + rows.size :]
             strips = []
-            for name, (input_peak, output_peak, applied_db, model_db, _) in zip(self.mixer, rows, strict=True):
+            for name, (input_peak, output_peak, applied_db, model_db, silent) in zip(self.mixer, rows, strict=True):
                 strip = self.mixer[name]
                 strips.append(
                     {
@@ -314,7 +320,7 @@ class Live:
                         "lock_db": strip.lock_db,
                         "mute": strip.mute,
                         "solo": strip.solo,
-                        "why": self._why(name, model_db),
+                        "why": self._why(name, model_db, bool(silent)),
                     }
                 )
             clock = self._metadata.clock
@@ -344,10 +350,28 @@ class Live:
                 "faults": [{"text": text, "count": count} for text, count in faults.items()],
             }
 
-    def _why(self, name: str, model_db: float) -> str:
+    @property
+    def is_fifo(self) -> bool:
+        """Whether the audio thread has a real-time priority."""
+        with self._lock:
+            return bool(self._status[COUNTS.index("fifo")])
+
+    def callback_us(self) -> dict[str, float]:
+        """Percentiles of how long callbacks took, the last minutes of them."""
+        ring = self.wires.times
+        ring.position = max(0, ring.written - ring.capacity // 2)
+        took = np.zeros((1, min(ring.written, ring.capacity // 2)), np.float32)
+        if not took.size or ring.read(took) is None:
+            return {"p50": 0.0, "p99": 0.0, "p99.9": 0.0, "max": 0.0}
+        values = np.percentile(took, (50, 99, 99.9, 100)).tolist()
+        return dict(zip(("p50", "p99", "p99.9", "max"), values, strict=True))
+
+    def _why(self, name: str, model_db: float, silent: bool) -> str:
         strip = self.mixer[name]
         if self._panic or strip.mute:
             return "muted"
+        if silent:
+            return "others are in solo"
         if self._bypass:
             return "bypassed: as it came, at the mix's loudness"
         if strip.lock_db is not None:
@@ -386,7 +410,8 @@ class Live:
         loudness = self._gains[1 + len(self.mixer) :]
         power = np.where(loudness > -69.0, 10.0 ** (loudness / 10.0), 0.0)
         rows = self._status[len(COUNTS) : len(COUNTS) + len(STRIP_ROWS) * len(self.mixer)]
-        applied_db = rows.reshape(-1, len(STRIP_ROWS))[:, 2]
+        applied_db, silent = rows.reshape(-1, len(STRIP_ROWS))[:, [2, 4]].T
+        power = np.where(silent, 0.0, power)
         mixed = (power * 10.0 ** (applied_db / 10.0)).sum()
         if power.sum() <= 0.0 or mixed <= 0.0:
             return 0.0

@@ -19,8 +19,8 @@ RING_S = 8.0
 COUNTS = ("frame", "late_frames", "blocks", "xruns", "lost", "failed", "mended", "fifo", "bent")
 """Of `Wires.status`, in front of its rows per strip: see `alm_plugin.live.audio.Player`."""
 
-STRIP_ROWS = ("input_peak", "output_peak", "applied_db", "model_db", "why")
-"""Of each strip: its peaks before and behind the gain, the gain, what the mind wants, and a number that says why."""
+STRIP_ROWS = ("input_peak", "output_peak", "applied_db", "model_db", "silent")
+"""Of each strip: its peaks before and behind the gain, the gain, what the mind wants, and whether it is silenced."""
 
 
 class Order(IntEnum):

@@ -49,6 +49,8 @@ class Worker:
         self._begin(0)
         if wires.taps.written:
             self._take_over()
+        else:  # ready, and nothing heard
+            self._publish()
 
     def _begin(self, frame: int) -> None:
         self.listener = Listener(self.model, self.sample_rate, self.roles)
@@ -84,10 +86,13 @@ class Worker:
         self.frame += 1
         active = self.listener.active
         self._loudness[active] = self.listener.loudness_lufs[active]
-        self.wires.gains.write(np.concatenate([[self.frame], self.listener.gain_db, self._loudness]))
+        self._publish()
         if self.frame % 20 == 0:
             self.wires.memory.write(self.listener.memory())
         return True
+
+    def _publish(self) -> None:
+        self.wires.gains.write(np.concatenate([[self.frame], self.listener.gain_db, self._loudness]))
 
     def run(self, goes_on: Callable[[], bool]) -> None:
         """Work until `goes_on` is False."""

@@ -124,15 +124,18 @@ def test_what_the_operator_sets_is_heard_and_shown():
         live.command("trim_db", 0, -6.0)
         live.command("lock_db", 1, -20.0)
         live.command("mute", 2, True)
-        until(lambda: [s["gain_db"] for s in live.state()["strips"]] == [-6.0, -20.0, -np.inf])
+        until(lambda: [s["gain_db"] for s in live.state()["strips"]] == [-6.0, -20.0, 0.0])
+        until(lambda: heard(live) == [True, True, False])
         assert live.state()["strips"][1]["why"].startswith("yours")
         live.command("solo", 0, True)
-        until(lambda: live.state()["strips"][1]["gain_db"] == -np.inf)
+        until(lambda: heard(live) == [True, False, False])
+        assert live.state()["strips"][1]["why"] == "others are in solo"
         live.command("solo", 0, False)
         live.command("panic", None, True)
         until(lambda: live.state()["mix"]["peak_db"][0] < -60)
+        assert heard(live) == [False, False, False]
         live.command("panic", None, False)
-        until(lambda: [s["gain_db"] for s in live.state()["strips"]] == [-6.0, -20.0, -np.inf])
+        until(lambda: heard(live) == [True, True, False])
         live.command("lock_db", 1, None)
         live.command("mute", 2, False)
         until(lambda: [s["gain_db"] for s in live.state()["strips"]] == [-6.0, 0.0, 0.0])
@@ -146,6 +149,10 @@ def test_what_the_operator_sets_is_heard_and_shown():
             live.command("trim_db", 0, 99.0)
         with pytest.raises(ParameterError, match=r"strip must be in \[0, 2\], got 7"):
             live.command("mute", 7, True)
+
+
+def heard(live):
+    return [s["output_db"] > -np.inf for s in live.state()["strips"]]
 
 
 class _Tone:

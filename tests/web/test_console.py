@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 
 from alm_plugin.web.console import console
@@ -505,3 +506,53 @@ def test_a_stranger_in_the_same_browser_gets_nothing(serve, still, browser):
     tab.close()
     assert page.counts["origin refused"] == 2
     assert page.counts["host refused"] >= 2
+
+
+# ---- with sound ------------------------------------------------------------------------------------------------------
+
+
+def test_a_finger_on_the_page_is_heard_in_the_mix(serve, open_tab, demo_blocks):
+    from alm_plugin import Mixer, Strip
+    from alm_plugin.live.audio import DeviceSpec
+    from alm_plugin.live.supervisor import Live
+
+    names, blocks = demo_blocks
+    mixer = Mixer({name: Strip() for name in names}, "loudness")
+    with Live(mixer, DeviceSpec("silent", None, 44_100, 128, source=blocks)) as live:
+        tab = open_tab(serve(live))
+        part(tab, 0, "fader").click(position={"x": 20, "y": 40})
+        expect(part(tab, 0, "lock")).to_have_text("Release")
+        until(tab, lambda: mixer[names[0]].lock_db is not None)
+        held = live.state()["strips"][0]["gain_db"]
+        assert held == pytest.approx(mixer[names[0]].lock_db, abs=0.01)
+        part(tab, 1, "mute").click()
+        until(tab, lambda: live.state()["strips"][1]["output_db"] == -np.inf)
+        tab.get_by_role("button", name=re.compile("panic", re.IGNORECASE)).first.click()
+        until(tab, lambda: live.state()["mix"]["peak_db"][0] < -60)
+        assert live.state()["strips"][0]["output_db"] == -np.inf
+        if folder := os.environ.get("ALM_SCREENSHOTS"):
+            tab.screenshot(path=Path(folder) / "live.png")
+
+
+@pytest.fixture
+def demo_blocks():
+    """Names and blocks of the bundled band, over and over."""
+    import soundfile
+
+    from alm_plugin.data import presets_dir
+
+    files = sorted((presets_dir() / "demo").glob("*.ogg"))
+    tracks = [soundfile.read(file, 44_100 * 8, dtype="float32", always_2d=True)[0].mean(axis=1) for file in files]
+    return [file.stem for file in files], Over(np.stack(tracks))
+
+
+class Over:
+    """A tape without an end."""
+
+    def __init__(self, tape):
+        self.tape = tape
+
+    def __iter__(self):
+        while True:
+            for start in range(0, self.tape.shape[1] - 128, 128):
+                yield self.tape[:, start : start + 128]
