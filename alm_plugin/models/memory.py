@@ -115,7 +115,8 @@ class LoudnessMemory(nn.Module):
     def read(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Split `outputs` (..., 3) into weight to write with, factor to keep and offset in LUFS, each (...)."""
         offset, write, forget = outputs.unbind(-1)
-        write = self.least_write + (1.0 - self.least_write) * torch.sigmoid(write + self.write_bias)
+        # Squared: of what is its neighbours' a network writes down a sixth, and half a minute of that is a lot.
+        write = self.least_write + (1.0 - self.least_write) * torch.sigmoid(write + self.write_bias).square()
         keep = self.fade * (1.0 - self.most_forget * torch.sigmoid(forget + self.forget_bias))
         return write, keep, self.typical_lufs + self.scale_lu * offset
 

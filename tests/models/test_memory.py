@@ -73,7 +73,7 @@ def test_it_is_the_mean_of_what_was_written():
     for t in range(60):
         weight = []
         for past in range(t + 1):
-            w = 0.001 + 0.999 * sigmoid(said[past, 0, 1] + 1.0)
+            w = 0.001 + 0.999 * sigmoid(said[past, 0, 1] + 1.0) ** 2
             for later in range(past + 1, t + 1):
                 w *= math.exp(-0.05 / 60.0) * (1.0 - 0.05 * sigmoid(said[later, 0, 2] - 4.0))
             weight.append(w)
@@ -166,7 +166,7 @@ def test_a_rise_is_earned_by_being_heard():
     account = LoudnessMemory(FRAME_S)
     hardly, _ = run(account, outputs(20, write=-4.0), power_of(-50.0))
     well, _ = run(account, outputs(60, write=4.0), power_of(-50.0))
-    assert hardly[-1].item() == pytest.approx(-12.0 + 20 / (1 + math.exp(3.0)), abs=0.1)
+    assert hardly[-1].item() == pytest.approx(-12.0 + 20 / (1 + math.exp(3.0)) ** 2, abs=0.05)
     assert well[-1].item() == pytest.approx(18.0, abs=0.01)  # -32 - -50
 
 
