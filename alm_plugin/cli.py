@@ -1,4 +1,4 @@
-"""The command line: ``alm demo``, ``alm mix``, ``alm presets``, ``alm plugins`` and ``alm doctor``."""
+"""The command line: ``alm demo``, ``mix``, ``presets``, ``live``, ``devices``, ``plugins`` and ``doctor``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -25,16 +25,20 @@ from alm_plugin import __version__, doctor
 from alm_plugin.data import presets_dir, reason_of
 from alm_plugin.errors import AlmError, AudioFileError, ParameterError
 from alm_plugin.export.automation import read_csv, write_csv
+from alm_plugin.export.heard import Heard
 from alm_plugin.export.page import plain
-from alm_plugin.export.report import Heard, write_report
-from alm_plugin.mixer import Automation, Mixer
+from alm_plugin.export.report import write_report
+from alm_plugin.live import command as live
+from alm_plugin.mixer import Mixer
 from alm_plugin.models.registry import DEFAULT, NETWORKS, RULES
 from alm_plugin.models.roles import ROLES, guess_role
 from alm_plugin.nodes import external
+from alm_plugin.nodes.bus import Group
 from alm_plugin.nodes.strip import Strip
 from alm_plugin.preset import Preset, load_preset, presets
 from alm_plugin.render import RenderReport, Track, find_tracks, render_files
 from alm_plugin.session import check_saveable, load_session, save_session
+from alm_plugin.stream import Automation
 
 SETTLED_S = 5.0
 """What `alm demo` judges: the gains from here on."""
@@ -110,8 +114,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Mix the bundled live band, eight badly gain-staged channels with bleed, and say how close the mix "
         "comes to the balance it was recorded with.",
     )
-    demo.add_argument("-o", "--output", type=Path, default=Path("demo-mix.wav"), help="default: %(default)s")
-    _add_common(demo)
+    _add_common(demo, default=Path("demo-mix.wav"), help="default: %(default)s")
     demo.set_defaults(run=_demo)
 
     mix = commands.add_parser(
@@ -119,38 +122,45 @@ def _parser() -> argparse.ArgumentParser:
         help="mix a folder of stems, or files",
         description="Mix stems into one file. Every file is a channel named like the file; mono files ending in "
         "L and R are one stereo channel. Rates, lengths and widths may differ.",
-        epilog=f"roles: {', '.join(ROLES)}. Guessed from the channels' names; --role NAME=none forgets a guess.",
+        epilog="For example: alm mix stems/ -o mix.wav --preset rock --trim vocals=+1 --trim drums=-2 --solo drums",
     )
     mix.add_argument("stems", nargs="*", type=Path, metavar="FOLDER_OR_FILE", help="wav, flac, aiff, mp3, ogg")
-    mix.add_argument("-o", "--output", type=Path, required=True, help="wav, flac, aiff or ogg")
-    mix.add_argument(
+    channels = mix.add_argument_group(
+        "channels",
+        f"NAME is a channel's; --trim, --mute and --solo take one of the preset's groups too, if no channel is called "
+        f"that. All can be given more than once. Roles: {', '.join(ROLES)}.",
+    )
+    for option, metavar, text in (
+        ("--role", "NAME=ROLE", "what it plays; otherwise guessed from its name; 'none' forgets the guess"),
+        ("--trim", "NAME=DB", "add to its gain, and to the preset's trim"),
+        ("--lock", "NAME=DB", "hold its gain"),
+        ("--mute", "NAME", "leave it out of the mix; the gains of the others stay what they are"),
+        ("--solo", "NAME", "leave all others out: it is heard as it stands among them, with its echo and reverb"),
+    ):
+        channels.add_argument(option, action="append", default=[], metavar=metavar, help=text)
+    mixing, writing = _add_common(mix, required=True, help="wav, flac, aiff or ogg")
+    mixing.add_argument(
         "--preset",
         metavar="PRESET",
         help="plugins, and more, by role: a name that 'alm presets' lists, or a .toml file; its model is used unless "
-        "--model is given, and --trim adds to its trims",
+        "--model is given",
     )
-    _add_common(mix)
-    mix.add_argument("--sample-rate", type=int, metavar="HZ", help="of the mix; default: the highest of the stems'")
-    mix.add_argument("--bits", type=int, choices=(16, 24, 32), help="32 is float; default: 32, for FLAC 24")
-    mix.add_argument("--mono", action="store_true", help="mix to one channel instead of two")
-    mix.add_argument("--strength", type=float, metavar="0..100", help="%% of the model's gains to apply; default: 100")
-    mix.add_argument(
-        "--trim", action="append", default=[], metavar="NAME=DB", help="add to a channel's gain; repeatable"
-    )
-    mix.add_argument("--lock", action="append", default=[], metavar="NAME=DB", help="hold a channel's gain; repeatable")
-    mix.add_argument(
-        "--role", action="append", default=[], metavar="NAME=ROLE", help="what a channel plays; repeatable"
-    )
-    mix.add_argument(
+    mixing.add_argument("--strength", type=float, metavar="0..100", help="%% of the model's gains; default: 100")
+    mixing.add_argument(
         "--automation-in", type=Path, metavar="CSV", help="take gains from a file, as they are, not from the model"
     )
-    mix.add_argument(
+    mixing.add_argument("--mono", action="store_true", help="mix to one channel instead of two")
+    writing.add_argument("--sample-rate", type=int, metavar="HZ", help="of the mix; default: the highest of the stems'")
+    writing.add_argument("--bits", type=int, choices=(16, 24, 32), help="32 is float; default: 32, for FLAC 24")
+    writing.add_argument("--stems-out", type=Path, metavar="DIR", help="write each channel as it stands in the mix")
+    keeping = mix.add_argument_group("sessions")
+    keeping.add_argument(
         "--session",
         type=Path,
         metavar="DIR",
         help="keep all that was set in a folder; with no stems given: make the mix that is kept there again",
     )
-    mix.add_argument(
+    keeping.add_argument(
         "--stems",
         nargs="+",
         type=Path,
@@ -158,7 +168,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER_OR_FILE",
         help="with a session to make again: where its audio is now",
     )
-    mix.add_argument("--stems-out", type=Path, metavar="DIR", help="also write each channel as it stands in the mix")
     # None says that no model was asked for: then it is the preset's.
     mix.set_defaults(run=_mix, model=None)
 
@@ -170,6 +179,8 @@ def _parser() -> argparse.ArgumentParser:
     shelf.add_argument("preset", nargs="?", metavar="NAME_OR_FILE", help="the one to show")
     shelf.add_argument("--json", action="store_true", help="print JSON instead of a table")
     shelf.set_defaults(run=_presets)
+
+    live.add(commands)
 
     plugins = commands.add_parser(
         "plugins",
@@ -204,18 +215,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+def _add_common(
+    parser: argparse.ArgumentParser, **output: Any
+) -> tuple[argparse._ArgumentGroup, argparse._ArgumentGroup]:
+    mixing, writing = parser.add_argument_group("mixing"), parser.add_argument_group("what is written")
+    writing.add_argument("-o", "--output", type=Path, **output)
+    mixing.add_argument(
         "--model",
         default=DEFAULT,
         metavar="MODEL",
         help=f"{', '.join([*NETWORKS, *RULES])} or a file (.safetensors, TorchScript); default: {DEFAULT}",
     )
-    parser.add_argument("--automation", type=Path, metavar="CSV", help="write the gain curves, a row per model frame")
-    parser.add_argument(
+    writing.add_argument("--automation", type=Path, metavar="CSV", help="write the gain curves, a row per model frame")
+    writing.add_argument(
         "--report", type=Path, metavar="HTML", help="write a page to see and hear what was done: curves, A/B players"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    writing.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    return mixing, writing
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -258,27 +274,22 @@ def _mix(arguments: argparse.Namespace) -> int:
         raise ParameterError(f"--stems must come with a --session to make again, got {arguments.stems[0]} to mix, too")
     tracks = find_tracks(arguments.stems)
     names = [track.name for track in tracks]
-    trims, locks = _numbers("--trim", arguments.trim, names), _numbers("--lock", arguments.lock, names)
     roles: dict[str, str | None] = {name: guess_role(name) for name in names}
-    for name, role in _pairs("--role", arguments.role, names):
+    for name, role in _pairs("--role", arguments.role):
+        _known("--role", name, names)
         roles[name] = None if role == "none" else role
     automation = None if arguments.automation_in is None else read_csv(arguments.automation_in)
     for name in [] if automation is None else automation.gains_db:
         _known(f"{arguments.automation_in}: column", name, names)
-        if name in trims:
-            raise ParameterError(f"--trim {name} must not meet a curve of it: edit the curve, got {trims[name]:+g}")
-    preset = None if arguments.preset is None else load_preset(arguments.preset)
-    strips = {name: Strip() for name in names} if preset is None else preset.channels(roles)
-    for name, strip in strips.items():
-        _set(name, strip, roles[name], trims.get(name, 0.0), locks.get(name))
-    model = (DEFAULT if preset is None else preset.model) if arguments.model is None else arguments.model
-    mixer = Mixer(
-        strips,
-        model=model,
+    options: dict[str, Any] = {} if arguments.model is None else {"model": arguments.model}
+    mixer = (Preset() if arguments.preset is None else load_preset(arguments.preset)).mixer(
+        roles,
         channels=1 if arguments.mono else 2,
         strength=100.0 if arguments.strength is None else arguments.strength,
         automation=automation,
+        **options,
     )
+    _move(mixer, arguments)
     if arguments.session is not None:  # before the work
         if not arguments.session.parent.is_dir() or (arguments.session.exists() and not arguments.session.is_dir()):
             raise ParameterError(f"--session must be a folder, or one to be made, got {str(arguments.session)!r}")
@@ -293,7 +304,7 @@ def _mix(arguments: argparse.Namespace) -> int:
 def _mix_again(arguments: argparse.Namespace) -> int:
     if arguments.session is None:
         raise ParameterError("stems must be given, or the --session of a mix to make again, got neither")
-    for name in ("preset", "mono", "strength", "trim", "lock", "role"):
+    for name in ("preset", "mono", "strength", "trim", "lock", "mute", "solo", "role"):
         given = getattr(arguments, name)
         if given is not None and given is not False and given != []:
             raise ParameterError(f"--{name} must come with stems, got it for a session, which has its own")
@@ -326,11 +337,38 @@ def _print_report(report: RenderReport, arguments: argparse.Namespace) -> None:
         _print_table(_console(), report)
 
 
-def _set(name: str, strip: Strip, role: str | None, trim_db: float, lock_db: float | None) -> None:
+def _move(mixer: Mixer, arguments: argparse.Namespace) -> None:
+    """Do what a person wants of channels and groups."""
+    for name, trim_db in _numbers("--trim", arguments.trim).items():
+        path = _path(mixer, "--trim", name)
+        for other in [] if mixer.automation_in is None else mixer.automation_in.gains_db:
+            if name in (other, mixer[other].group):
+                raise ParameterError(f"--trim {name} must not meet a curve of {other}: edit that, got {trim_db:+g}")
+        with _naming(name):
+            path.trim_db += trim_db
+    for name, lock_db in _numbers("--lock", arguments.lock).items():
+        _known("--lock", name, mixer.names)
+        with _naming(name):
+            mixer[name].lock_db = lock_db
+    for name in arguments.mute:
+        _path(mixer, "--mute", name).mute = True
+    for name in arguments.solo:
+        _path(mixer, "--solo", name).solo = True
+
+
+def _path(mixer: Mixer, option: str, name: str) -> Strip | Group:
+    if name in mixer:
+        return mixer[name]
+    if name not in mixer.groups:
+        groups = f", or of its groups {', '.join(mixer.groups)}" if mixer.groups else ""
+        raise ParameterError(f"{option} must name one of the channels {', '.join(mixer.names)}{groups}, got {name!r}")
+    return mixer.groups[name]
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
     try:
-        strip.role = role
-        strip.trim_db += trim_db
-        strip.lock_db = lock_db
+        yield
     except ParameterError as error:
         raise ParameterError(f"{name}: {error}") from None
 
@@ -339,8 +377,9 @@ def _presets(arguments: argparse.Namespace) -> int:
     if arguments.preset is not None:
         preset = load_preset(arguments.preset)
         if arguments.json:
-            strips = {role: asdict(strip) | strip.chains for role, strip in preset.strips.items()}
-            print(json.dumps(plain(vars(preset) | {"strips": strips}), indent=2))  # noqa: T201
+            kinds = {"strips": preset.strips, "groups": preset.groups, "returns": preset.returns}
+            tables = {kind: {name: part.table for name, part in parts.items()} for kind, parts in kinds.items()}
+            print(json.dumps(plain(vars(preset) | tables), indent=2))  # noqa: T201
         else:
             _print_preset(_console(), preset)
         return 0
@@ -497,20 +536,19 @@ def _known(what: str, name: str, names: Sequence[str]) -> None:
         raise ParameterError(f"{what} must name one of the channels {', '.join(names)}, got {name!r}")
 
 
-def _pairs(option: str, given: Sequence[str], names: Sequence[str]) -> list[tuple[str, str]]:
+def _pairs(option: str, given: Sequence[str]) -> list[tuple[str, str]]:
     pairs = []
     for text in given:
         name, equals, value = text.rpartition("=")
         if not equals or not name or not value:
             raise ParameterError(f"{option} must be NAME=VALUE, got {text!r}")
-        _known(option, name, names)
         pairs.append((name, value))
     return pairs
 
 
-def _numbers(option: str, given: Sequence[str], names: Sequence[str]) -> dict[str, float]:
+def _numbers(option: str, given: Sequence[str]) -> dict[str, float]:
     numbers = {}
-    for name, text in _pairs(option, given, names):
+    for name, text in _pairs(option, given):
         try:
             numbers[name] = float(text)
         except ValueError:
@@ -559,18 +597,35 @@ def _print_preset(console: Console, preset: Preset) -> None:
     table = Table(box=box.SIMPLE, pad_edge=False)
     table.add_column("role")
     table.add_column("plugins before the gain, > behind it")
+    table.add_column("leads to, dB")
     for header in ("pan", "trim dB", "bounds dB", "dB/s"):
         table.add_column(header, justify="right")
     for role, strip in preset.strips.items():
         table.add_row(
             "all others" if role == "default" else role,
             "\n".join([*map(str, strip.pre), *(f"> {plugin}" for plugin in strip.post)]) or "-",
+            "\n".join([*([strip.group] if strip.group else []), *_sends(strip.sends)]) or "-",
             " ".join(f"{pan:g}" for pan in strip.pan),
             f"{strip.trim_db:+g}",
             " ".join(f"{bound:+g}" for bound in strip.bounds_db),
             "-" if strip.slew_db_per_s is None else f"{strip.slew_db_per_s:g}",
         )
     console.print(table)
+    if not preset.groups and not preset.returns:
+        return
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for header in ("bus", "", "plugins", "leads to, dB"):
+        table.add_column(header)
+    table.add_column("trim dB", justify="right")
+    for kind, buses in (("group", preset.groups), ("return", preset.returns)):
+        for name, bus in buses.items():
+            plugins = "\n".join(map(str, bus.chain)) or "-"
+            table.add_row(name, kind, plugins, "\n".join(_sends(bus.sends)) or "-", f"{bus.trim_db:+g}")
+    console.print(table)
+
+
+def _sends(sends: Mapping[str, float]) -> list[str]:
+    return [f"{name} {level_db:+g}" for name, level_db in sends.items()]
 
 
 def _level(value: float) -> str:

@@ -5,33 +5,36 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import re
 import sys
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pedalboard
 
-from alm_plugin.data import presets_dir, reason_of
+from alm_plugin import fields
+from alm_plugin.data import presets_dir
 from alm_plugin.errors import ParameterError
 from alm_plugin.mixer import Mixer
 from alm_plugin.models.registry import DEFAULT, shipped
 from alm_plugin.models.roles import ROLES, check_role
+from alm_plugin.nodes.bus import SEND_RANGE_DB, Group, Return
 from alm_plugin.nodes.gain import Gain
+from alm_plugin.nodes.keyed import SidechainCompressor
 from alm_plugin.nodes.strip import Strip
+from alm_plugin.routing import Console
 
 MAX_BYTES = 1_000_000
 """A preset is a page of text; what is larger was named by mistake."""
 
-FIELDS = ("description", "model", "strip")
-STRIP_FIELDS = ("pre", "post", "pan", "trim_db", "bounds_db", "slew_db_per_s")
+FIELDS = ("description", "model", "strip", "group", "return")
+STRIP_FIELDS = ("pre", "post", "pan", "trim_db", "bounds_db", "slew_db_per_s", "group", "sends")
+BUS_FIELDS = ("chain", "trim_db", "sends")
 
 LADDER_MODES = ("LPF12", "HPF12", "BPF12", "LPF24", "HPF24", "BPF24")
 
@@ -51,11 +54,9 @@ _SHARE = (0.0, 1.0)
 _FEEDBACK = (0.0, 0.95)
 _RATE = (0.0, 20.0)
 
-Limits = Mapping[str, tuple[float, float] | tuple[str, ...]]
-
 # A name in a file is looked up here and nowhere else. Left out are plugins that add latency or cannot run in a stream
 # (MP3Compressor, Resample, PitchShift, GSMFullRateCompressor) and the one that reads files (Convolution).
-PLUGINS: Mapping[str, tuple[Callable[..., Any], Limits]] = {
+PLUGINS: Mapping[str, tuple[Callable[..., Any], fields.Limits]] = {
     "Bitcrush": (pedalboard.Bitcrush, {"bit_depth": (1.0, 32.0)}),
     "Chorus": (
         pedalboard.Chorus,
@@ -86,6 +87,7 @@ PLUGINS: Mapping[str, tuple[Callable[..., Any], Limits]] = {
         pedalboard.Reverb,
         dict.fromkeys(("room_size", "damping", "wet_level", "dry_level", "width", "freeze_mode"), _SHARE),
     ),
+    "SidechainCompressor": (SidechainCompressor, {"key": ("default", *ROLES), **_DYNAMICS}),
 }
 """By name in a file: what makes it, and the least and most, or the choices, of each parameter."""
 
@@ -113,13 +115,15 @@ class PluginSettings:
 
     def build(self) -> Any:
         """Make an instance; `ParameterError` names file and field if that fails."""
-        try:
+        with fields.one_line(self.where):
             if self.is_external:
                 return _external(self.name, self.parameters, self.where)
             return PLUGINS[self.name][0](**self.parameters)
-        except Exception as error:  # whatever a plugin raises is to be one line
-            reason = " ".join(str(error).split("Invoked with")[0].split()) or type(error).__name__
-            raise ParameterError(reason if reason.startswith(self.where) else f"{self.where}: {reason}") from None
+
+    @property
+    def key(self) -> str | None:
+        """Role of the channel that it listens to, ``default`` for one whose role the preset does not name, or None."""
+        return None if self.is_external else self.parameters.get("key")  # pyright: ignore[reportReturnType]
 
     @property
     def table(self) -> dict[str, Any]:
@@ -144,6 +148,9 @@ class StripSettings:
     trim_db : float
     bounds_db : (float, float)
     slew_db_per_s : float or None
+    group : str or None
+    sends : dict of float
+        Levels in dB by return.
     """
 
     pre: tuple[PluginSettings, ...] = ()
@@ -152,17 +159,40 @@ class StripSettings:
     trim_db: float = 0.0
     bounds_db: tuple[float, float] = (-60.0, 24.0)
     slew_db_per_s: float | None = None
+    group: str | None = None
+    sends: Mapping[str, float] = field(default_factory=dict)
 
     @property
-    def chains(self) -> dict[str, list[dict[str, Any]]]:
-        """Both chains as a file has them."""
-        chains = {"pre": self.pre, "post": self.post}
-        return {name: [plugin.table for plugin in chain] for name, chain in chains.items()}
+    def table(self) -> dict[str, Any]:
+        """The strip as a file has it."""
+        return vars(self) | {name: [plugin.table for plugin in getattr(self, name)] for name in ("pre", "post")}
+
+
+@dataclass(frozen=True)
+class BusSettings:
+    """What a preset says of a group or return; the defaults are those of a `Group` and `Return`.
+
+    Attributes
+    ----------
+    chain : tuple of PluginSettings
+    trim_db : float
+    sends : dict of float
+        Levels in dB by return.
+    """
+
+    chain: tuple[PluginSettings, ...] = ()
+    trim_db: float = 0.0
+    sends: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def table(self) -> dict[str, Any]:
+        """The bus as a file has it."""
+        return vars(self) | {"chain": [plugin.table for plugin in self.chain]}
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A band by the roles of its channels; made by `load_preset`.
+    """A band by the roles of its channels; made by `load_preset`. ``Preset()`` is the plain mixer.
 
     Attributes
     ----------
@@ -172,6 +202,7 @@ class Preset:
         The model it suggests.
     strips : dict of StripSettings
         By role; ``default`` for all others.
+    groups, returns : dict of BusSettings
     path : Path
         Where it was read.
 
@@ -180,22 +211,25 @@ class Preset:
     >>> preset = load_preset("rock")
     >>> [type(plugin).__name__ for plugin in preset.strip("bass").pre]
     ['HighpassFilter', 'Compressor', 'PeakFilter']
-    >>> preset.mixer({"gtr1": "guitar", "gtr2": "guitar", "tape": None}, model="unity")["gtr2"].pan
-    0.4
+    >>> mixer = preset.mixer({"gtr1": "guitar", "gtr2": "guitar", "snare top": "snare", "tape": None}, model="unity")
+    >>> mixer["gtr2"].pan, mixer["snare top"].group, list(mixer.groups), list(mixer.returns)
+    (0.4, 'drums', ['drums'], ['plate'])
     """
 
-    name: str
-    description: str
-    model: str
-    strips: Mapping[str, StripSettings]
-    path: Path
+    name: str = ""
+    description: str = ""
+    model: str = DEFAULT
+    strips: Mapping[str, StripSettings] = field(default_factory=lambda: {"default": StripSettings()})
+    groups: Mapping[str, BusSettings] = field(default_factory=dict)
+    returns: Mapping[str, BusSettings] = field(default_factory=dict)
+    path: Path = Path()
 
     def settings(self, role: str | None) -> StripSettings:
         """Return what the preset says of a role, one of `alm_plugin.models.roles.ROLES` or None."""
         return self.strips.get(check_role(role) or "default", self.strips["default"])
 
-    def strip(self, role: str | None = None, index: int = 0) -> Strip:
-        """Make a strip, with plugins of its own.
+    def strip(self, role: str | None = None, index: int = 0, keys: Mapping[str, str] | None = None) -> Strip:
+        """Make a strip, with plugins of its own, for a mixer that has its group and returns.
 
         Parameters
         ----------
@@ -203,6 +237,8 @@ class Preset:
             What the channel plays.
         index : int
             How many channels of that role come before it: they take positions in turn.
+        keys : mapping of str to str, optional
+            By role, the channel that plugins with a `key` listen to. Those for which there is none are left out.
 
         Raises
         ------
@@ -211,41 +247,85 @@ class Preset:
         """
         settings = self.settings(role)
         return Strip(
-            [plugin.build() for plugin in settings.pre],
-            [plugin.build() for plugin in settings.post],
+            _build(settings.pre, keys or {}),
+            _build(settings.post, keys or {}),
             role=role,
             pan=settings.pan[index % len(settings.pan)],
             trim_db=settings.trim_db,
             bounds_db=settings.bounds_db,
             slew_db_per_s=settings.slew_db_per_s,
+            group=settings.group,
+            sends=settings.sends,
         )
 
     def channels(self, roles: Mapping[str, str | None]) -> dict[str, Strip]:
-        """Make a strip per channel, ``{channel name: role or None}``.
+        """Make a strip per channel, ``{channel name: role or None}``; groups and returns they lead to come by `mixer`.
 
         Channels of one role take its positions in turn; a lone one stays in the centre, as one side of a pair is no
-        balance.
+        balance. A plugin's `key` becomes the first channel of that role; where the band has none, and on that channel
+        itself, the plugin is left out.
         """
-        if not isinstance(roles, Mapping):
-            raise ParameterError(f"roles must map channel names to roles, got {type(roles).__name__}")
-        for name, role in roles.items():
-            try:
-                check_role(role)
-            except ParameterError as error:
-                raise ParameterError(f"{name}: {error}") from None
+        keys = self._keys(roles)
         players, seen = Counter(roles.values()), Counter()
         strips = {}
         for name, role in roles.items():
-            strips[name] = self.strip(role, seen[role])
+            others = {role: channel for role, channel in keys.items() if channel != name}
+            strips[name] = self.strip(role, seen[role], others)
             if players[role] == 1 and len(self.settings(role).pan) > 1:
                 strips[name].pan = 0.0
             seen[role] += 1
         return strips
 
     def mixer(self, roles: Mapping[str, str | None], **overrides: Any) -> Mixer:
-        """Make a mixer of channels ``{name: role or None}``; `overrides` are a `Mixer`'s arguments, also its model."""
-        options: dict[str, Any] = {"model": self.model, **overrides}
-        return Mixer(self.channels(roles), **options)
+        """Make a mixer of channels ``{name: role or None}``; `overrides` are a `Mixer`'s arguments, also its model.
+
+        It has those groups and returns of the preset that one of its channels leads to.
+        """
+        strips, keys = self.channels(roles), self._keys(roles)
+        groups = {strip.group for strip in strips.values()}
+        groups = {name: bus for name, bus in self.groups.items() if name in groups}
+        heard, ways = set(), [*strips.values(), *groups.values()]
+        while ways:
+            new = set(ways.pop().sends) - heard
+            heard |= new
+            ways += [self.returns[name] for name in new]
+        options: dict[str, Any] = {
+            "model": self.model,
+            "groups": {name: Group(**_options(bus, keys)) for name, bus in groups.items()},
+            "returns": {name: Return(**_options(bus, keys)) for name, bus in self.returns.items() if name in heard},
+            **overrides,
+        }
+        return Mixer(strips, **options)
+
+    def _keys(self, roles: Mapping[str, str | None]) -> dict[str, str]:
+        """By role, the first channel of it; by ``default``, the first whose role is not named."""
+        if not isinstance(roles, Mapping):
+            raise ParameterError(f"roles must map channel names to roles, got {type(roles).__name__}")
+        keys: dict[str, str] = {}
+        for name, role in roles.items():
+            try:
+                check_role(role)
+            except ParameterError as error:
+                raise ParameterError(f"{name}: {error}") from None
+            if role is not None:
+                keys.setdefault(role, name)
+            if role not in self.strips:
+                keys.setdefault("default", name)
+        return keys
+
+
+def _build(chain: Iterable[PluginSettings], keys: Mapping[str, str]) -> list[Any]:
+    made = []
+    for settings in chain:
+        if settings.key is None:
+            made.append(settings.build())
+        elif settings.key in keys:
+            made.append(replace(settings, parameters={**settings.parameters, "key": keys[settings.key]}).build())
+    return made
+
+
+def _options(bus: BusSettings, keys: Mapping[str, str]) -> dict[str, Any]:
+    return {"chain": _build(bus.chain, keys), "trim_db": bus.trim_db, "sends": bus.sends}
 
 
 # ---- where they are --------------------------------------------------------------------------------------------------
@@ -322,112 +402,133 @@ def load_preset(preset: str | Path) -> Preset:
         path = known[str(preset)]
     table = _read(path)
     for name in table:
-        _one_of(f"{path}: {_key(name)}", name, FIELDS)
+        fields.one_of(f"{path}: {fields.key(name)}", name, FIELDS)
     description = table.get("description", "")
     if not isinstance(description, str) or not description.isprintable():
-        _wrong(f"{path}: description", "one line of text", description)
+        fields.wrong(f"{path}: description", "one line of text", description)
     model = table.get("model", DEFAULT)
     if not isinstance(model, str) or model not in shipped():
         # No files: what a preset names runs without being asked for.
-        _wrong(f"{path}: model", f"one of {', '.join(shipped())}", model)
-    strips = _table(f"{path}: strip", table.get("strip", {}))
+        fields.wrong(f"{path}: model", f"one of {', '.join(shipped())}", model)
+    tables = {name: fields.table(f"{path}: {name}", table.get(name, {})) for name in ("strip", "group", "return")}
+    strips, known = tables["strip"], (tables["group"], tables["return"])
     for role in strips:
-        _one_of(f"{path}: strip.{_key(role)}", role, ("default", *ROLES), "role")
-    default = _strip(f"{path}: strip.default", strips.get("default", {}), StripSettings())
+        fields.one_of(f"{path}: strip.{fields.key(role)}", role, ("default", *ROLES), "role")
+    default = _strip(f"{path}: strip.default", strips.get("default", {}), StripSettings(), *known)
     settings = {"default": default}
     for role in ROLES:
         if role in strips:
-            settings[role] = _strip(f"{path}: strip.{_key(role)}", strips[role], default)
-    return Preset(path.stem, description, model, settings, path)
+            settings[role] = _strip(f"{path}: strip.{fields.key(role)}", strips[role], default, *known)
+    groups, returns = (
+        {
+            fields.line(f"{path}: {kind}", name): _bus(f"{path}: {kind}.{fields.key(name)}", bus, tables["return"])
+            for name, bus in tables[kind].items()
+        }
+        for kind in ("group", "return")
+    )
+    try:
+        Console({}, {}, {name: Return(sends=bus.sends) for name, bus in returns.items()}).check()
+    except ParameterError as error:
+        raise ParameterError(f"{path}: return: {error}") from None
+    return Preset(path.stem, description, model, settings, groups, returns, path)
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ParameterError(f"{path}: expected a preset, got {'a folder' if path.is_dir() else 'nothing there'}")
+    text = fields.read_text(str(path), path, "a preset", MAX_BYTES)
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise ParameterError(f"{path}: expected a preset, got {reason_of(error)}") from None
-    if len(data) > MAX_BYTES:
-        raise ParameterError(f"{path}: expected a preset of at most {MAX_BYTES / 1e6:g} MB, got more")
-    try:
-        return tomllib.loads(data.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ParameterError(f"{path}: line {line}: expected UTF-8 text, got other bytes") from None
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         said = re.fullmatch(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", str(error), re.DOTALL)
         reason, line = said.groups() if said else (str(error), None)
-        line = line or data.count(b"\n") + 1
+        line = line or text.count("\n") + 1
         raise ParameterError(f"{path}: line {line}: expected TOML, got: {' '.join(reason.split())}") from None
     except (RecursionError, ValueError):
         raise ParameterError(f"{path}: expected TOML, got endless nesting or numbers") from None
 
 
-def _strip(where: str, given: object, base: StripSettings) -> StripSettings:
-    fields: dict[str, Any] = {}
+def _strip(
+    where: str, given: object, base: StripSettings, groups: Collection[str], returns: Collection[str]
+) -> StripSettings:
+    found: dict[str, Any] = {}
     probe = Strip()
-    for name, value in _table(where, given).items():
-        here = f"{where}.{_key(name)}"
-        _one_of(here, name, STRIP_FIELDS)
+    for name, value in fields.table(where, given).items():
+        here = f"{where}.{fields.key(name)}"
+        fields.one_of(here, name, STRIP_FIELDS)
         if name in ("pre", "post"):
-            if not isinstance(value, list):
-                _wrong(here, 'a list of plugins [{plugin = "..."}, ...]', value)
-            fields[name] = tuple(_plugin(f"{here}[{i}]", entry) for i, entry in enumerate(value))
-            continue
-        if name == "pan":
+            found[name] = _chain(here, value)
+        elif name == "pan":
             positions = value if isinstance(value, list) else [value]
             if not positions:
-                _wrong(here, "a number or a list of numbers", value)
-            fields[name] = tuple(_set(where, probe, "pan", _number(here, pan)) for pan in positions)
+                fields.wrong(here, "a number or a list of numbers", value)
+            found[name] = tuple(fields.put(where, probe, "pan", fields.number(here, pan)) for pan in positions)
         elif name == "bounds_db":
             if not isinstance(value, list) or len(value) != 2:
-                _wrong(here, "two numbers [least, most]", value)
-            fields[name] = _set(where, probe, name, tuple(_number(here, bound) for bound in value))
+                fields.wrong(here, "two numbers [least, most]", value)
+            found[name] = fields.put(where, probe, name, tuple(fields.number(here, bound) for bound in value))
+        elif name == "group":
+            if value != "" and (not isinstance(value, str) or value not in groups):
+                fields.wrong(here, f'one of {", ".join(groups) or "nothing"} or "" for none', value)
+            found[name] = value or None
+        elif name == "sends":
+            found[name] = _sends(here, value, returns)
         else:
-            fields[name] = _set(where, probe, name, _number(here, value))
-    return replace(base, **fields)
+            found[name] = fields.put(where, probe, name, fields.number(here, value))
+    return replace(base, **found)
 
 
-def _set(where: str, strip: Strip, name: str, value: Any) -> Any:
-    """Return what a strip makes of a value; its own words say what is wrong with it."""
-    try:
-        setattr(strip, name, value)
-    except ParameterError as error:
-        raise ParameterError(f"{where}.{error}") from None
-    return getattr(strip, name)
+def _bus(where: str, given: object, returns: Collection[str]) -> BusSettings:
+    found: dict[str, Any] = {}
+    for name, value in fields.table(where, given).items():
+        here = f"{where}.{fields.key(name)}"
+        fields.one_of(here, name, BUS_FIELDS)
+        if name == "chain":
+            found[name] = _chain(here, value)
+        elif name == "sends":
+            found[name] = _sends(here, value, returns)
+        else:
+            found[name] = fields.put(where, Return(), name, fields.number(here, value))
+    return BusSettings(**found)
+
+
+def _sends(where: str, given: object, returns: Collection[str]) -> dict[str, float]:
+    sends = {}
+    for name, value in fields.table(where, given, "a table {NAME_OF_A_RETURN = level in dB, ...}").items():
+        here = f"{where}.{fields.key(name)}"
+        fields.one_of(here, name, returns, "return")
+        sends[name] = fields.within(here, value, *SEND_RANGE_DB)
+    return sends
+
+
+def _chain(where: str, given: object) -> tuple[PluginSettings, ...]:
+    if not isinstance(given, list):
+        fields.wrong(where, 'a list of plugins [{plugin = "..."}, ...]', given)
+    return tuple(_plugin(f"{where}[{i}]", entry) for i, entry in enumerate(given))
 
 
 def _plugin(where: str, given: object) -> PluginSettings:
-    parameters = dict(_table(where, given, 'a table {plugin = "...", ...}'))
+    parameters = dict(fields.table(where, given, 'a table {plugin = "...", ...}'))
     if ("plugin" in parameters) == ("external" in parameters):
         got = "both" if "plugin" in parameters else "neither"
         raise ParameterError(f"{where} must name either plugin or external, got {got}")
     if "external" in parameters:
         name = parameters.pop("external")
         if not isinstance(name, str) or not name or not name.isprintable():
-            _wrong(f"{where}.external", "the name of a plugin", name)
+            fields.wrong(f"{where}.external", "the name of a plugin", name)
         for parameter, value in parameters.items():
             if not isinstance(value, (bool, str)):
-                _number(f"{where}.{_key(parameter)}", value, "a number, a text, true or false")
+                fields.number(f"{where}.{fields.key(parameter)}", value, "a number, a text, true or false")
         return PluginSettings(name, parameters, True, where)
     name = parameters.pop("plugin")
     if not isinstance(name, str) or name not in PLUGINS:
-        _wrong(f"{where}.plugin", f"one of {', '.join(PLUGINS)}", name)
+        fields.wrong(f"{where}.plugin", f"one of {', '.join(PLUGINS)}", name)
     limits = PLUGINS[name][1]
     for parameter, value in parameters.items():
-        here = f"{where}.{_key(parameter)}"
-        _one_of(here, parameter, limits, f"parameter of {name}")
-        low, high = limits[parameter][0], limits[parameter][-1]
-        if isinstance(low, str) or isinstance(high, str):
-            if value not in limits[parameter]:
-                _wrong(here, f"one of {', '.join(map(str, limits[parameter]))}", value)
-        elif not low <= _number(here, value) <= high:
-            raise ParameterError(f"{here} must be in [{low:g}, {high:g}], got {_shown(value)}")
+        here = f"{where}.{fields.key(parameter)}"
+        fields.one_of(here, parameter, limits, f"parameter of {name}")
+        fields.limited(here, value, limits[parameter])
     settings = PluginSettings(name, parameters, False, where)
     settings.build()
     return settings
@@ -439,52 +540,10 @@ def _external(name: str, parameters: Mapping[str, float | str | bool], where: st
     # A file must not start what the user has not: only what is in the registry is loaded, and only parameters are set.
     plugin = External(name, scan=False)
     for parameter, value in parameters.items():
-        _one_of(f"{where}.{_key(parameter)}", parameter, plugin.parameters, f"parameter of {name}")
-        try:
-            setattr(plugin, parameter, value)
-        except ParameterError as error:
-            raise ParameterError(f"{where}.{error}") from None
+        fields.one_of(f"{where}.{fields.key(parameter)}", parameter, plugin.parameters, f"parameter of {name}")
+        fields.put(where, plugin, parameter, value)
     return plugin
 
 
-def _table(where: str, value: object, expected: str = "a table") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        _wrong(where, expected, value)
-    return value
-
-
-def _number(where: str, value: Any, expected: str = "a number") -> float:
-    # TOML's integers have 64 bits; Python would read one of any length.
-    is_whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
-    if not is_whole and (not isinstance(value, float) or math.isnan(value)):
-        _wrong(where, expected, value)
-    return float(value)
-
-
-def _one_of(where: str, name: str, known: Collection[str], what: str = "field") -> None:
-    if name not in known:
-        raise ParameterError(f"{where} must be one of {', '.join(known) or 'nothing'}, got an unknown {what}")
-
-
-def _wrong(where: str, expected: str, value: object) -> NoReturn:
-    raise ParameterError(f"{where} must be {expected}, got {_shown(value)}")
-
-
-def _key(name: str) -> str:
-    """Key of a table as it is written in TOML."""
-    return name if re.fullmatch(r"[A-Za-z0-9_-]{1,40}", name) else _shown(name)
-
-
 def _bare(value: object) -> str:
-    return f"{value:g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else _shown(value)
-
-
-def _shown(value: object) -> str:
-    """Say a value nearly as TOML does, in one short line."""
-    if isinstance(value, int) and abs(value) >= 2**63:
-        return "a number of more than 64 bits"
-    try:
-        text = repr(value) if isinstance(value, float) else json.dumps(value, default=str)
-    except (ValueError, RecursionError):  # such a number somewhere inside, or deep nesting
-        text = type(value).__name__
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return f"{value:g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else fields.shown(value)

@@ -334,7 +334,10 @@ class ChannelReport:
 
 @dataclass(frozen=True)
 class RenderReport:
-    """What came out of a render; loudness in LUFS, peak in dBFS of samples."""
+    """What came out of a render; loudness in LUFS, peak in dBFS of samples.
+
+    `powers` is what the loudness is made of, as a channel's are: of the mix as it left the mixer, latency included.
+    """
 
     output: Path
     sample_rate: int
@@ -346,6 +349,7 @@ class RenderReport:
     ceiling_samples: int
     faults: dict[str, int]
     channels: list[ChannelReport]
+    powers: NDArray[np.float64] = field(repr=False, compare=False)
 
 
 class _Listener:
@@ -502,4 +506,5 @@ def _report(
         mixer.ceiling_samples,
         mixer.faults,
         channels,
+        listener.mix.hop_powers,
     )

@@ -97,7 +97,7 @@ class Console(NamedTuple):
     def group_of(self, name: str) -> Group | None:
         """Group that a strip is in."""
         group = self.strips[name].group
-        return None if group is None else self.groups.get(group)
+        return None if group is None or group not in self.groups else self.groups[group]
 
     def silent(self) -> dict[str, bool]:
         """By strip: whether its mute, its group's, or others' solo, silences it."""

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tomllib
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,6 +107,78 @@ def test_roles_strength_mono_rate_and_depth(stems, tmp_path, capsys):
     assert channels["vocals"]["last_gain_db"] == 0.0
     info = soundfile.info(tmp_path / "mix.wav")
     assert (info.samplerate, info.channels, info.subtype, info.frames) == (32_000, 1, "PCM_16", 96_000)
+
+
+def test_solo_and_mute_are_two_halves_of_a_mix_and_move_no_gain(stems, tmp_path, capsys):
+    def mixed(*options):
+        assert run("mix", stems, "-o", tmp_path / "mix.wav", "--json", "--lock", "kick=-9", *options) == 0
+        report = json.loads(capsys.readouterr().out)
+        return soundfile.read(tmp_path / "mix.wav", dtype="float32")[0], {c["name"]: c for c in report["channels"]}
+
+    whole, before = mixed()
+    solo, alone = mixed("--solo", "vocals", "--solo", "gtr")
+    muted, others = mixed("--mute", "vocals", "--mute", "gtr")
+    np.testing.assert_allclose(solo + muted, whole, rtol=0, atol=1e-6)
+    assert min(np.abs(solo).max(), np.abs(muted).max()) > 0.01
+    assert {name for name, channel in alone.items() if channel["last_gain_db"] is None} == {"kick"}
+    assert {name for name, channel in others.items() if channel["last_gain_db"] is None} == {"vocals", "gtr"}
+    assert alone["gtr"]["last_gain_db"] == before["gtr"]["last_gain_db"]
+    # Muted comes last, and a solo of somebody else changes nothing about that.
+    assert np.abs(mixed("--solo", "vocals", "--mute", "vocals")[0]).max() == 0.0
+
+
+@pytest.fixture
+def trio(tmp_path):
+    path = tmp_path / "trio.toml"
+    path.write_text(
+        'model = "unity"\n[strip.vocals]\ngroup = "all"\n[strip.guitar]\ngroup = "all"\n'
+        '[strip.kick]\ngroup = "vocals"\n[group.all]\ntrim_db = 1\n[group.vocals]\ntrim_db = -1\n[group.none]\n'
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("options", "gains_db"),
+    [
+        ([], {"gtr": 1.0, "kick": -1.0, "vocals": 1.0}),
+        (["--trim", "all=-2", "--trim", "gtr=+0.5"], {"gtr": -0.5, "kick": -1.0, "vocals": -1.0}),
+        (["--trim", "all=-2", "--trim", "all=-3"], {"gtr": -2.0, "kick": -1.0, "vocals": -2.0}),  # the last counts
+        (["--mute", "all"], {"gtr": None, "kick": -1.0, "vocals": None}),
+        (["--solo", "all"], {"gtr": 1.0, "kick": None, "vocals": 1.0}),
+        # A channel comes before a group of that name.
+        (["--trim", "vocals=-2", "--solo", "vocals"], {"gtr": None, "kick": None, "vocals": -1.0}),
+    ],
+)
+def test_trim_mute_and_solo_of_groups(stems, tmp_path, trio, capsys, options, gains_db):
+    assert run("mix", stems, "-o", tmp_path / "mix.wav", "--preset", trio, "--json", *options) == 0
+    channels = json.loads(capsys.readouterr().out)["channels"]
+    assert {channel["name"]: channel["last_gain_db"] for channel in channels} == gains_db
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (
+            ["--trim", "none=2"],
+            "--trim must name one of the channels gtr, kick, vocals, or of its groups all, vocals, got 'none'",
+        ),
+        (
+            ["--solo", "drums"],
+            "--solo must name one of the channels gtr, kick, vocals, or of its groups all, vocals, got",
+        ),
+        (["--lock", "all=-3"], "--lock must name one of the channels gtr, kick, vocals, got 'all'"),
+        (["--trim", "all=24"], "all: trim_db must be in [-60, 24], got 25"),
+        (["--automation-in", "c.csv", "--trim", "all=2"], "--trim all must not meet a curve of gtr: edit that, got +2"),
+    ],
+)
+def test_groups_that_do_not_fit(stems, tmp_path, trio, monkeypatch, capsys, options, says):
+    monkeypatch.chdir(tmp_path)
+    Path("c.csv").write_text("time_s,gtr\n0,0\n")
+    assert run("mix", stems, "-o", "mix.wav", "--preset", trio, *options) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.count("\n") == 1
+    assert not Path("mix.wav").exists()
 
 
 def test_table_for_people(stems, tmp_path, capsys):
@@ -214,8 +287,10 @@ def test_bad_csv_is_named_by_line(tmp_path, text, says):
         (["--trim", "vocals=loud"], "--trim vocals must be a number of dB, got 'loud'"),
         (["--trim", "vocals=99"], "trim_db must be in"),
         (["--trim", "vocals=nan"], "trim_db must be in"),
-        (["--lock", "vocals=99"], "lock_db must be"),
-        (["--role", "vocals=kazoo"], "role must be one of"),
+        (["--lock", "vocals=99"], "vocals: lock_db must be"),
+        (["--solo", "violin"], "--solo must name one of the channels gtr, kick, vocals, got 'violin'"),
+        (["--mute", ""], "--mute must name one of the channels gtr, kick, vocals, got ''"),
+        (["--role", "vocals=kazoo"], "vocals: role must be one of"),
         (["--strength", "101"], "strength must be in [0, 100] %, got 101"),
         (["--sample-rate", "0"], "sample_rate must be a whole number in [8000, 192000] Hz, got 0"),
         (["--automation-in", "none.csv"], "none.csv: expected a CSV file"),
@@ -297,7 +372,7 @@ def test_a_trim_and_a_curve_for_one_channel_contradict(stems, tmp_path, capsys):
     (tmp_path / "gains.csv").write_text("time_s,kick\n0,0\n\n")
     arguments = ["--automation-in", tmp_path / "gains.csv", "--trim", "kick=6"]
     assert run("mix", stems, "-o", tmp_path / "mix.wav", *arguments) == 2
-    assert "--trim kick must not meet a curve of it: edit the curve, got +6" in capsys.readouterr().err
+    assert "--trim kick must not meet a curve of kick: edit that, got +6" in capsys.readouterr().err
 
 
 def test_names_are_printed_as_they_are(tmp_path, capsys):

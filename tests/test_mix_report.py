@@ -16,6 +16,7 @@ import soundfile
 
 from alm_plugin import AudioFileError, Automation, Mixer, Strip, find_tracks, render_files
 from alm_plugin.cli import main
+from alm_plugin.export import heard as listening
 from alm_plugin.export import report as page
 from alm_plugin.export.page import data, plain
 from alm_plugin.features.loudness import IntegratedLoudness
@@ -148,6 +149,7 @@ def test_numbers_on_the_page_are_the_reports(mixed):
     report = mixed.report
     for name in ("sample_rate", "seconds", "model", "loudness_lufs", "peak_dbfs", "ceiling_samples", "faults"):
         assert told[name] == getattr(report, name)
+    assert page.gated_lufs(report.powers) == report.loudness_lufs
     for channel, row in zip(report.channels, told["channels"], strict=True):
         for name in ("name", "role", "input_lufs", "output_lufs", "mean_gain_db", "least_gain_db", "most_gain_db"):
             assert row[name] == getattr(channel, name)
@@ -206,7 +208,7 @@ def test_an_hour_of_32_channels_stays_small(mixed, tmp_path):
     powers = 10.0 ** (rng.uniform(-6.0, -2.0, hops))
     names = [f"channel {i}" for i in range(32)]
     rows = [ChannelReport(name, None, -30.0, -31.0, 0.0, -9.0, 9.0, 0.0, powers, powers) for name in names]
-    report = RenderReport(tmp_path / "x.wav", RATE, 3600.0, "made up", 0, -20.0, -3.0, 0, {}, rows)
+    report = RenderReport(tmp_path / "x.wav", RATE, 3600.0, "made up", 0, -20.0, -3.0, 0, {}, rows, powers)
     wild = rng.uniform(-20.0, 20.0, frames).astype(np.float32)
     automation = Automation(np.arange(frames) * 0.05, dict.fromkeys(names, wild))
     page.write_report(tmp_path / "mix.html", report, automation, mixed.heard)
@@ -254,36 +256,52 @@ def hear(audio, rate, latency=0, block=4_096):
     return heard
 
 
-@pytest.mark.parametrize("rate", [44_100, 8_000, 96_000])
-def test_latency_is_taken_out_and_nothing_is_lost(rate):
+@pytest.mark.parametrize(
+    ("rate", "block"), [(32_000, 4_096), (32_000, 400_000), (44_100, 4_096), (8_000, 1_111), (96_000, 4_096)]
+)
+def test_latency_is_taken_out_and_nothing_is_lost(rate, block):
     audio = (0.1 * np.random.default_rng(0).standard_normal((2, 12 * rate))).astype(np.float32)
-    heard = hear(audio, rate, latency=1_234)
-    start_s, is_whole, chunks = heard.excerpt
-    assert (start_s, is_whole, len(chunks)) == (0.0, True, 3)
+    heard = hear(audio, rate, latency=1_234, block=block)
+    heard._end()
+    first, chunks = heard._excerpt()
+    assert (first, len(chunks)) == (0, 3)
     line = np.concatenate([chunk.audio for chunk in chunks], axis=1)
-    assert line.shape == (4, 12 * 44_100)
+    assert line.shape == (4, 12 * listening.PLAYER_RATE)
     np.testing.assert_array_equal(line[:2], line[2:])
-    assert heard.raw.lufs == heard.mix.lufs
-    if rate == 44_100:
+    if rate == listening.PLAYER_RATE:
         np.testing.assert_allclose(line[:2], audio, atol=1e-5)
 
 
 def test_of_a_long_mix_the_loudest_stretch_is_kept(monkeypatch):
-    monkeypatch.setattr(page, "CHUNK_S", 1)
-    monkeypatch.setattr(page, "EXCERPT_CHUNKS", 3)
-    monkeypatch.setattr(page, "WHOLE_CHUNKS", 6)
+    monkeypatch.setattr(listening, "CHUNK_S", 1)
+    monkeypatch.setattr(listening, "EXCERPT_CHUNKS", 3)
+    monkeypatch.setattr(listening, "WHOLE_CHUNKS", 6)
     audio = (0.01 * np.random.default_rng(0).standard_normal((2, 20 * 8_000))).astype(np.float32)
     audio[:, 11 * 8_000 : 14 * 8_000] *= 10.0
     heard = hear(audio, 8_000)
-    start_s, is_whole, chunks = heard.excerpt
-    assert (start_s, is_whole, len(chunks)) == (11.0, False, 3)
+    assert len(heard._chunks) == 6  # the loudest three and the last three
+    heard._end()
+    first, chunks = heard._excerpt()
+    assert (first, len(chunks)) == (11, 3)
     assert all(np.std(chunk.audio) > 0.05 for chunk in chunks)
-    assert heard._whole is None
-    assert len(heard._latest) == 3
-    players = page.make_players(heard)
+    players = heard.players(heard.raw.hop_powers)
+    assert not heard._chunks
+    assert heard.players(heard.raw.hop_powers) is players
     assert (players.start_s, players.seconds, players.is_whole) == (11.0, pytest.approx(3.0), False)
     text = page._player(players, SimpleNamespace(seconds=20.0))
     assert "This is the loudest 3 s of 0:20: 0:11 to 0:14." in text
+
+
+@pytest.mark.parametrize("kbps", [128, 80, 56])
+def test_a_longer_mix_is_encoded_at_a_lower_rate(monkeypatch, kbps):
+    whole_s = listening.CHUNK_S * listening.WHOLE_CHUNKS
+    assert 2 * whole_s * listening.RATES_KBPS[-1] * 1000 / 8 * 4 / 3 <= listening.MOST_BYTES
+    monkeypatch.setattr(listening, "MOST_BYTES", 2 * 3 * kbps * 1000 / 8 * 4 / 3)
+    heard = hear((0.1 * np.random.default_rng(0).standard_normal((2, 3 * 8_000))).astype(np.float32), 8_000)
+    players = heard.players(heard.raw.hop_powers)
+    assert players.kbps == kbps
+    for sound in (players.raw, players.mix):
+        assert len(sound) == pytest.approx(3 * kbps * 1000 / 8, rel=0.05)
 
 
 def test_true_peak_finds_what_lies_between_samples():
@@ -340,7 +358,7 @@ def channel(name, powers, gain_db, role=None):
 
 def found(*channels, **curves):
     frames = len(channels[0].input_powers) * 2
-    report = RenderReport(None, RATE, frames * 0.05, "made up", 0, -20.0, -3.0, 0, {}, list(channels))
+    report = RenderReport(None, RATE, frames * 0.05, "made up", 0, -20.0, -3.0, 0, {}, list(channels), np.zeros(0))
     gains = {name: np.broadcast_to(np.float32(curve), frames).copy() for name, curve in curves.items()}
     return page.facts(report, Automation(np.arange(frames) * 0.05, gains))
 

@@ -4,6 +4,7 @@ import math
 import os
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,17 @@ import pytest
 import soundfile
 
 import alm_plugin
-from alm_plugin import Chain, Mixer, ParameterError, Strip, load_preset
+from alm_plugin import (
+    Chain,
+    Group,
+    Mixer,
+    ParameterError,
+    Return,
+    SidechainCompressor,
+    Strip,
+    find_tracks,
+    load_preset,
+)
 from alm_plugin.cli import main
 from alm_plugin.data import presets_dir
 from alm_plugin.errors import AlmError
@@ -21,12 +32,15 @@ from alm_plugin.features.loudness import IntegratedLoudness
 from alm_plugin.models.registry import shipped
 from alm_plugin.models.roles import ROLES
 from alm_plugin.preset import (
+    BUS_FIELDS,
     FIELDS,
     LADDER_MODES,
     MAX_BYTES,
     PLUGINS,
     STRIP_FIELDS,
+    BusSettings,
     PluginSettings,
+    Preset,
     StripSettings,
     presets,
     user_bands_dir,
@@ -66,9 +80,9 @@ def run(*arguments):
     return main([str(argument) for argument in arguments])
 
 
-def lufs(x):
-    meter = IntegratedLoudness(RATE, len(x))
-    meter.process_block(x)
+def lufs(x, rate=RATE):
+    meter = IntegratedLoudness(rate, len(x))
+    meter.process_block(np.ascontiguousarray(x))
     return meter.lufs
 
 
@@ -95,7 +109,9 @@ def test_shipped_presets_say_what_they_are_for(name):
     assert 20 < len(preset.description) < 110
     assert preset.model in shipped()
     assert set(preset.strips) <= {"default", *ROLES}
-    assert not any(p.is_external for s in preset.strips.values() for p in (*s.pre, *s.post))
+    chains = [chain for strip in preset.strips.values() for chain in (strip.pre, strip.post)]
+    chains += [bus.chain for bus in (*preset.groups.values(), *preset.returns.values())]
+    assert not any(plugin.is_external for chain in chains for plugin in chain)
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -126,6 +142,51 @@ def test_shipped_strips_hold_at_every_rate(sample_rate, rng):
             heard = strip.process(noise, sample_rate)
             assert np.abs(heard).max() < 1.0
             assert strip.faults == 0
+
+
+@pytest.mark.parametrize("sample_rate", [8_000, 48_000, 192_000])
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_consoles_add_no_latency_and_leave_nothing_out(name, sample_rate, rng):
+    roles = {str(role): role for role in (None, *ROLES)}
+    preset = load_preset(name)
+    mixer = preset.mixer(roles, model="unity", zero_latency=True)
+    assert mixer.reported_latency_samples == 0
+    assert (set(mixer.groups), set(mixer.returns)) == (set(preset.groups), set(preset.returns))
+    mix = mixer.process(np.float32(0.02 * rng.standard_normal((len(roles), sample_rate // 4))), sample_rate)
+    assert np.abs(mix).max() < 1.0
+    assert mixer.faults == {}
+
+
+@pytest.fixture(scope="module")
+def demo():
+    sound = {}
+    for track in find_tracks([presets_dir() / "demo"]):
+        audio, _ = soundfile.read(track.paths[0], dtype="float32", start=9 * 44_100, stop=12 * 44_100)
+        sound[track.name] = audio.T
+    # As presets suppose them: peaks of -10 dBFS.
+    return {name: x * np.float32(10 ** (-10 / 20) / np.abs(x).max()) for name, x in sound.items()}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_consoles_leave_the_balance_to_the_model(name, demo):
+    truth = tomllib.loads((presets_dir() / "demo" / "demo.toml").read_text())["tracks"]
+    roles = {name: truth[name]["role"] for name in demo}
+
+    def loudness(plain, muted):
+        mixer = load_preset(name).mixer(roles, model="loudness", ceiling_db=None)
+        for strip in (mixer[name] for name in mixer):
+            strip.mute = strip.role in muted
+            if plain:
+                strip.post, strip.group, strip.sends = [], None, {}
+        mixer.reset()
+        return lufs(mixer.process(demo, 44_100)[:, 44_100:], 44_100)
+
+    band = set(roles.values()) - {"vocals"}
+    changes = [loudness(False, muted) - loudness(True, muted) for muted in ((), {"vocals"}, band)]
+    # All of it, the band, the voice: what is added and taken away is heard, and moves nothing far.
+    assert np.abs(changes).max() > 0.01
+    assert np.abs(changes).max() < 1.0
+    assert abs(changes[2] - changes[1]) < 1.0
 
 
 @pytest.mark.parametrize("last", [0, -1], ids=["least", "most"])
@@ -226,8 +287,117 @@ def test_an_empty_file_is_the_plain_mixer(written):
     assert (preset.description, preset.model) == ("", "alm-mr")
     assert preset.settings("vocals") == StripSettings()
     plain, strip = Strip(), preset.strip()
-    for name in ("pan", "role", "trim_db", "lock_db", "bounds_db", "slew_db_per_s"):
+    for name in ("pan", "role", "trim_db", "lock_db", "bounds_db", "slew_db_per_s", "group", "sends"):
         assert getattr(strip, name) == getattr(plain, name)
+    assert replace(preset, name="", path=Path()) == Preset()
+    assert list(Preset().mixer({"a": "kick"}).groups) == []
+
+
+# ---- groups, returns, keys -------------------------------------------------------------------------------------------
+
+CONSOLE = """
+model = "unity"
+[strip.default]
+group = "band"
+[strip.vocals]
+group = ""
+sends = { hall = -9 }
+[strip.kick]
+group = "drums"
+[strip.hats]
+group = "drums"
+sends = { hall = -inf }
+[strip.guitar]
+post = [{ plugin = "SidechainCompressor", key = "vocals", threshold_db = -30, ratio = 2 }]
+[group.band]
+trim_db = -3
+[group.drums]
+chain = [{ plugin = "Compressor", threshold_db = -20, ratio = 2 }]
+sends = { room = -6 }
+[group."nobody's"]
+sends = { spare = 0 }
+[return.room]
+chain = [{ plugin = "Reverb", wet_level = 0.33, dry_level = 0 }]
+[return.hall]
+chain = [{ plugin = "Delay", mix = 1, delay_seconds = 0.01 }]
+trim_db = -2
+sends = { room = -12.5 }
+[return.spare]
+"""
+
+
+def test_groups_and_returns_are_those_of_a_mixer_made_by_hand(written, rng):
+    roles = {"vox": "vocals", "kick": "kick", "gtr": "guitar", "x": None}
+    tracks = {name: pink(rng, 1, 0.5, -20.0) for name in roles}
+    gtr = Strip(post=[SidechainCompressor("vox", -30, 2, 5, 150)], group="band")
+    by_hand = Mixer(
+        {"vox": Strip(sends={"hall": -9}), "kick": Strip(group="drums"), "gtr": gtr, "x": Strip(group="band")},
+        model="unity",
+        groups={
+            "band": Group(trim_db=-3),
+            "drums": Group(pedalboard.Compressor(-20, 2), sends={"room": -6}),
+        },
+        returns={
+            "room": Return(pedalboard.Reverb(wet_level=0.33, dry_level=0)),
+            "hall": Return(pedalboard.Delay(0.01, mix=1), trim_db=-2, sends={"room": -12.5}),
+        },
+    )
+    mixer = written(CONSOLE).mixer(roles)
+    mix = mixer.process(tracks, RATE)
+    np.testing.assert_array_equal(mix, by_hand.process(tracks, RATE))
+    mixer["gtr"].post.clear()
+    assert np.abs(mixer.process(tracks, RATE) - mix).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("roles", "groups", "returns"),
+    [
+        (["vocals"], [], ["room", "hall"]),  # the hall leads on to the room
+        (["kick"], ["drums"], ["room"]),  # by the group
+        (["hats"], ["drums"], ["room", "hall"]),
+        (["bass"], ["band"], []),
+    ],
+)
+def test_groups_and_returns_that_nothing_leads_to_are_left_out(written, roles, groups, returns):
+    mixer = written(CONSOLE).mixer({role: role for role in roles})
+    assert (list(mixer.groups), list(mixer.returns)) == (groups, returns)
+
+
+def test_each_mixer_has_buses_of_its_own(written):
+    preset = written(CONSOLE)
+    first, second = (preset.mixer({"kick": "kick"}) for _ in range(2))
+    assert first.groups["drums"].chain[0] is not second.groups["drums"].chain[0]
+    first.groups["drums"].sends["room"] = 3
+    assert second.groups["drums"].sends["room"] == preset.groups["drums"].sends["room"] == -6.0
+
+
+def test_a_key_is_the_first_channel_of_its_role_and_none_hears_itself(written):
+    duck = "[{ plugin = 'SidechainCompressor', key = '%s' }]"
+    preset = written(
+        f"[strip.default]\npost = {duck % 'vocals'}\n[strip.bass]\npre = {duck % 'kick'}\npost = []\n"
+        f"[strip.keys]\npost = {duck % 'default'}\ngroup = 'all'\n[group.all]\nchain = {duck % 'snare'}\n"
+        "[strip.kick]\npost = [{ plugin = 'SidechainCompressor' }]"
+    )
+
+    def keys(roles):
+        mixer = preset.mixer(roles, model="unity")
+        found = {name: [plugin.key for plugin in (*mixer[name].pre, *mixer[name].post)] for name in roles}
+        return found | {name: [plugin.key for plugin in group.chain] for name, group in mixer.groups.items()}
+
+    band = {"b": "bass", "anna": "vocals", "ben": "vocals", "k": "kick", "x": None, "pno": "keys"}
+    assert keys(band) == {
+        "b": ["k"],
+        "anna": [],
+        "ben": ["anna"],
+        "k": [None],
+        "x": ["anna"],
+        "pno": ["anna"],
+        "all": [],
+    }
+    assert keys({"pno": "keys", "s": "snare", "t": None}) == {"pno": ["s"], "s": [], "t": [], "all": ["s"]}
+    # Without a band nobody is there to be heard.
+    assert len(preset.strip(role="bass").pre) == 0
+    assert preset.strip(role="bass", keys={"kick": "bd"}).pre[0].key == "bd"
 
 
 def test_unknown_roles_are_named():
@@ -325,8 +495,8 @@ SPOT = "strip.kick.pre[1]"
         (f"a = {'[' * 50_000}", "expected TOML, got endless nesting or numbers"),
         (f"a = {'9' * 5_000}", "expected TOML, got endless nesting or numbers"),
         # top
-        ("strips = 1", "strips must be one of description, model, strip, got an unknown field"),
-        ('"a\\nb" = 1', '"a\\nb" must be one of description, model, strip, got an unknown field'),
+        ("strips = 1", "strips must be one of description, model, strip, group, return, got an unknown field"),
+        ('"a\\nb" = 1', '"a\\nb" must be one of description, model, strip, group, return, got an unknown field'),
         ("description = 3", "description must be one line of text, got 3"),
         ('description = "a\\u001b[2J"', 'description must be one line of text, got "a\\u001b[2J"'),
         (f"description = 0x{'f' * 6_000}", "description must be one line of text, got a number of more than 64 bits"),
@@ -336,7 +506,40 @@ SPOT = "strip.kick.pre[1]"
         ("[strip]\nkick = []", "strip.kick must be a table, got []"),
         (
             kick("gain = 3"),
-            "strip.kick.gain must be one of pre, post, pan, trim_db, bounds_db, slew_db_per_s, got an unknown field",
+            "strip.kick.gain must be one of pre, post, pan, trim_db, bounds_db, slew_db_per_s, group, sends, got an "
+            "unknown field",
+        ),
+        (kick("group = 'drums'"), 'strip.kick.group must be one of nothing or "" for none, got "drums"'),
+        (
+            kick("group = 'drum'\n[group.drums]\n[group.band]"),
+            'strip.kick.group must be one of drums, band or "" for none, got "drum"',
+        ),
+        (kick("group = ['drums']\n[group.drums]"), 'must be one of drums or "" for none, got ["drums"]'),
+        (kick("sends = { hall = -6 }"), "strip.kick.sends.hall must be one of nothing, got an unknown return"),
+        (kick("sends.hal = 0\n[return.hall]"), "strip.kick.sends.hal must be one of hall, got an unknown return"),
+        (kick("sends.hall = 25\n[return.hall]"), "strip.kick.sends.hall must be in [-inf, 24], got 25"),
+        (kick("sends.hall = '0'\n[return.hall]"), 'strip.kick.sends.hall must be a number, got "0"'),
+        (kick("sends = 'hall'"), 'sends must be a table {NAME_OF_A_RETURN = level in dB, ...}, got "hall"'),
+        # groups and returns
+        ("group = 3", "group must be a table, got 3"),
+        ("[group]\ndrums = []", "group.drums must be a table, got []"),
+        ('[group.""]', 'group must be one line of text, got ""'),
+        ("[group.drums]\npan = 0", "group.drums.pan must be one of chain, trim_db, sends, got an unknown field"),
+        ("[return.hall]\nmute = true", "return.hall.mute must be one of chain, trim_db, sends, got an unknown field"),
+        ("[group.drums]\ntrim_db = 25", "group.drums.trim_db must be in [-60, 24], got 25.0"),
+        ("[group.drums]\nchain = 'Reverb'", 'group.drums.chain must be a list of plugins [{plugin = "..."}, ...], got'),
+        (
+            "[group.drums]\nchain = [{plugin = 'Kompressor'}]",
+            f'group.drums.chain[0].plugin must be one of {", ".join(PLUGINS)}, got "Kompressor"',
+        ),
+        ("[group.drums]\nsends.drums = 0", "group.drums.sends.drums must be one of nothing, got an unknown return"),
+        (
+            "[return.c]\nsends.a = 0\n[return.b]\nsends.c = 0\n[return.a]\nsends.b = 0\n[return.d]\nsends.a = 0",
+            "return: sends must not lead back to where they come from, got ",
+        ),
+        (
+            "[return.hall]\nsends.hall = -20",
+            "return: sends must not lead back to where they come from, got hall -> hall",
         ),
         (kick("trim_db = 99"), "strip.kick.trim_db must be in [-60, 24], got 99.0"),
         (kick("trim_db = nan"), "strip.kick.trim_db must be a number, got nan"),
@@ -365,6 +568,14 @@ SPOT = "strip.kick.pre[1]"
             plugin('plugin = "Compressor", treshold_db = 3'),
             f"{SPOT}.treshold_db must be one of threshold_db, ratio, attack_ms, release_ms, "
             "got an unknown parameter of Compressor",
+        ),
+        (
+            plugin('plugin = "SidechainCompressor", key = "vox"'),
+            f'{SPOT}.key must be one of default, {", ".join(ROLES)}, got "vox"',
+        ),
+        (
+            plugin('plugin = "SidechainCompressor", threshold_db = 1'),
+            f"{SPOT}.threshold_db must be in [-100, 0], got 1",
         ),
         (
             plugin('plugin = "Invert", mix = 3'),
@@ -478,9 +689,10 @@ def tables(text):
 
 def test_every_field_and_parameter_is_documented_with_its_range_and_default():
     text = (BANDS / "README.md").read_text(encoding="utf-8")
-    top, strip, plugins = tables(text)
+    top, strip, bus, plugins = tables(text)
     assert tuple(row[0].strip("`") for row in top) == FIELDS
     assert tuple(row[0].strip("`") for row in strip) == STRIP_FIELDS
+    assert tuple(row[0].strip("`") for row in bus) == BUS_FIELDS
     written, name = {}, ""
     for cell, parameter, _, limits, default in plugins:
         name = cell.split("`")[1] if cell else name
@@ -493,6 +705,10 @@ def test_every_field_and_parameter_is_documented_with_its_range_and_default():
         made = make()
         for parameter, limits in ranges.items():
             said, default = written[name][parameter]
+            if parameter == "key":
+                assert (limits, said, default) == (("default", *ROLES), "a role, default", "none: itself")
+                assert made.key is None
+                continue
             if parameter == "mode":
                 assert said == ", ".join(LADDER_MODES)
                 assert f"LadderFilter.{default} " in repr(made)
@@ -501,13 +717,13 @@ def test_every_field_and_parameter_is_documented_with_its_range_and_default():
             assert default == f"{getattr(made, parameter):.4g}", (name, parameter)
     for role in ROLES:
         assert f"`{role}`" in text
-    for field in dict(inspect.signature(StripSettings).parameters):
-        assert field in STRIP_FIELDS
+    assert set(inspect.signature(StripSettings).parameters) == set(STRIP_FIELDS)
+    assert set(inspect.signature(BusSettings).parameters) == set(BUS_FIELDS)
 
 
 def test_plugins_have_all_the_parameters_that_pedalboard_has():
     for name, (_, ranges) in PLUGINS.items():
-        if name != "Gain":  # it is ours
+        if name not in ("Gain", "SidechainCompressor"):  # they are ours
             kind = getattr(pedalboard, name)
             names = [attribute for attribute in dir(kind) if inspect.isdatadescriptor(getattr(kind, attribute))]
             assert {n for n in names if not n.startswith("_")} - {"is_effect", "is_instrument"} == set(ranges), name
@@ -518,6 +734,7 @@ def test_the_pages_example_loads(written):
     preset = written(text.split("```toml\n")[1].split("```")[0])
     assert preset.strip(role="vocals").trim_db == 1.0
     assert len(preset.strip(role="vocals").pre) == 2
+    assert list(preset.mixer({"vox": "vocals", "gtr": "guitar"}).returns) == ["room"]
 
 
 def test_public_names():
@@ -572,12 +789,24 @@ def test_presets_shows_what_each_role_gets(name, capsys, monkeypatch):
         assert (role if role != "default" else "all others") in said
         for one in (*strip.pre, *strip.post):
             assert str(one) in said
+        assert strip.group is None or strip.group in said
+        for target, level_db in strip.sends.items():
+            assert f"{target} {level_db:+g}" in said
+    for bus, settings in (preset.groups | preset.returns).items():
+        assert bus in said
+        for one in settings.chain:
+            assert str(one) in said
     assert run("presets", name, "--json") == 0
     shown = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     given = tomllib.loads((BANDS / f"{name}.toml").read_text())
     assert shown["model"] == given["model"]
     for role, table in given["strip"].items():
         assert shown["strips"][role]["pre"] == table.get("pre", given["strip"]["default"]["pre"])
+        assert shown["strips"][role]["sends"] == table.get("sends", {})
+        assert shown["strips"][role]["group"] == table.get("group")
+    for kind in ("group", "return"):
+        for bus, table in given.get(kind, {}).items():
+            assert shown[f"{kind}s"][bus] == {"chain": [], "trim_db": 0.0, "sends": {}} | table
 
 
 def test_mix_with_a_preset(stems, tmp_path, capsys, monkeypatch):

@@ -39,6 +39,22 @@ def number(value: float, digits: int) -> str:
     return "–" if math.isnan(value) else f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
 
 
+def signed(value: float, digits: int = 1) -> str:
+    """Text of a gain, with its sign."""
+    if value == -math.inf:
+        return "−∞"
+    return ("+" if round(value, digits) > 0 else "") + number(value, digits)
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, as on a player.
+
+    >>> clock(72.9)
+    '1:12'
+    """
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
 def plain(value: Any) -> Any:
     """Make of a value what JSON can hold: numbers that are not finite become None, paths text; arrays are left out."""
     if isinstance(value, dict):
