@@ -1,8 +1,8 @@
 """Measure the live mixer: `python tests/bench/bench_live.py [--seconds 20] [--json]`.
 
 Eight strips of high-pass and compressor on a real JACK server without a sound card (`jackd -d dummy`), 48 kHz, blocks
-of 128: how long callbacks take, how many frames are late, xruns beside those of a client that does nothing in a server of
-its own. Then the share of a core that the worker takes for 8 and for 32 channels that all play.
+of 128: how long callbacks take, how many frames are late, xruns beside those of a client that does nothing in a server
+of its own. Then the share of a core that the worker takes for 8 and for 32 channels that all play.
 """
 
 from __future__ import annotations
