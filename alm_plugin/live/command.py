@@ -104,8 +104,8 @@ def _channels(arguments: argparse.Namespace) -> tuple[dict[str, list[str]], dict
     """Ports of each channel, and the device's map of names to ports."""
     channels: dict[str, list[str]] = {}
     for text in arguments.input:
-        name, equals, ports = text.partition("=")
-        given = [port.strip() for port in ports.split(",")]
+        name, equals, rest = text.partition("=")
+        given = [port.strip() for port in rest.split(",")]
         if not name or not equals or not 1 <= len(given) <= 2 or "" in given:
             raise ParameterError(f"--input must be NAME=PORT or NAME=PORT,PORT, got {text!r}")
         if name in channels:

@@ -124,7 +124,7 @@ class Listener:
         return self._predictor.work()
 
     def memory(self) -> NDArray[np.float64]:
-        """What the model remembers, (channels, numbers)."""
+        """Return what the model remembers, (channels, numbers)."""
         return self._predictor.memory()
 
     def recall(self, memory: NDArray[np.float64]) -> None:
