@@ -64,6 +64,10 @@ class Buses(MutableMapping[str, B]):
             raise ParameterError(f"{self._kind.__name__.lower()} must be one of {known}, got {name!r}")
         return self._buses[name]
 
+    def get(self, name: str, default: Any = None) -> Any:
+        """Bus by name, or `default`."""
+        return self._buses.get(name, default)
+
     def __delitem__(self, name: str) -> None:
         self[name]
         before = self._buses
@@ -506,7 +510,10 @@ class Mixer:
     def reported_latency_samples(self) -> int:
         """Delay of the mix behind the input: the longest pre chain's, the longest post chain's, the longest way on."""
         strips = self._strips.values()
-        behind = self._console.arrivals()[MIX] if self._groups or self._returns else 0
+        if self._stream is not None:
+            behind = self._stream.routing.latency_samples
+        else:
+            behind = self._console.arrivals()[MIX] if self._groups or self._returns else 0
         return max(s.pre_latency_samples for s in strips) + max(s.post_latency_samples for s in strips) + behind
 
     @property

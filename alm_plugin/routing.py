@@ -97,7 +97,7 @@ class Console(NamedTuple):
     def group_of(self, name: str) -> Group | None:
         """Group that a strip is in."""
         group = self.strips[name].group
-        return None if group is None or group not in self.groups else self.groups[group]
+        return None if group is None else self.groups.get(group)
 
     def silent(self) -> dict[str, bool]:
         """By strip: whether its mute, its group's, or others' solo, silences it."""
@@ -169,6 +169,7 @@ class Routing:
             if before is None or before.buses.get(place) is not bus:
                 bus.prepare(sample_rate, channels)
         arrive = console.arrivals()
+        self.latency_samples = arrive[MIX]
         self.edges: dict[Place, list[_Edge]] = {}
         for place, fader in console.faders.items():
             leave = arrive[place] + (fader.reported_latency_samples if isinstance(fader, Bus) else 0)

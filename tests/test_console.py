@@ -268,6 +268,8 @@ def test_what_leads_nowhere_is_refused_at_the_start_and_held_while_running(track
     held = stream(mixer, tracks, 441, 4_410, 8_820)
     np.testing.assert_array_equal(held, stream(want, tracks, 441, 4_410, 8_820))
     assert mixer.faults == {"routing": 1}
+    assert mixer.reported_latency_samples == 0
+    assert mixer.groups.get("hell") is None
     del mixer["voice"].sends["hell"]
     np.testing.assert_array_equal(stream(mixer, tracks, 441, 8_820), stream(want, tracks, 441, 8_820))
     assert mixer.faults == {"routing": 1}
