@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pedalboard
@@ -26,6 +26,9 @@ from alm_plugin.nodes.external.entry import PluginEntry, PluginParameter
 from alm_plugin.nodes.external.registry import find_good, known
 from alm_plugin.nodes.node import Audio, Node, Parameter, in_range
 from alm_plugin.units import ms_to_samples
+
+if TYPE_CHECKING:
+    from alm_plugin.nodes.external.sandbox import Sandbox
 
 # ---- pedalboard's plugins --------------------------------------------------------------------------------------------
 
@@ -134,13 +137,17 @@ class External(Node):
         How long a parameter that is set in a stream takes to get there, 0 to 10000.
     scan : bool
         With False only a plugin that the registry already holds is loaded: for names that the user has not typed.
+    isolated : bool or Sandbox
+        Run it in another process, in one with all others that are isolated or in a `Sandbox` of its own: it sounds the
+        same, and the sound goes on when it crashes or hangs.
 
     Raises
     ------
     PluginError
         If there is no such plugin, or it timed out, crashed or lied when it was tried.
     ParameterError
-        For values outside a parameter's range, and signals that the plugin cannot process.
+        For values outside a parameter's range, and signals that the plugin cannot process (isolated, of more than 2
+        channels).
     AttributeError
         For names that are no parameter's.
 
@@ -169,11 +176,31 @@ class External(Node):
 
     slew_ms = Parameter(0.0, 10_000.0)
 
-    def __init__(self, plugin: str | Path | PluginEntry, slew_ms: float = 20.0, scan: bool = True) -> None:
+    def __new__(cls, *_: Any, isolated: bool | Sandbox = False, **__: Any) -> External:
+        """Make one, of the kind that its place asks for."""
+        if isolated is False or cls is not External:
+            return object.__new__(cls)
+        from alm_plugin.nodes.external.isolated import Isolated
+
+        return object.__new__(Isolated)
+
+    def __init__(
+        self,
+        plugin: str | Path | PluginEntry,
+        slew_ms: float = 20.0,
+        scan: bool = True,
+        *,
+        isolated: bool | Sandbox = False,
+    ) -> None:
         self.slew_ms = slew_ms
         self._entry = plugin if isinstance(plugin, PluginEntry) else (find_good if scan else known)(plugin)
+        self._goals: dict[str, Any] = {}  # what was set and has not been reached
+        self._format = (0, 0)
+        self._is_streaming = False
+        self._open()
+
+    def _open(self) -> None:
         self._wanted: dict[str, float] = {}  # raw values, set by any thread; the one that plays takes them out
-        self._goals: dict[str, float | bool | str] = {}  # the same as the user knows them, until they are reached
         self._moves: dict[str, _Move] = {}
         self._plugins: list[Any] = []
         self._parameters: list[dict[str, Any]] = []
@@ -182,9 +209,7 @@ class External(Node):
         self._is_doubled = False
         self._add_instance()
         self._described = describe(self._parameters[0])
-        self._format = (0, 0)
         self._position = 0  # in the stream, in samples
-        self._is_streaming = False
         self._is_told = True  # the plugin has processed something since a parameter was set
 
     @property
@@ -202,14 +227,18 @@ class External(Node):
         """What may be set, with ranges, units and defaults."""
         return dict(self._described)
 
+    @property
+    def sandbox(self) -> Sandbox | None:
+        """The process it runs in, if it is isolated."""
+        return None
+
     # ---- parameters ------------------------------------------------------------------------------------------------
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
         self._check_name(name)
-        goal = self._goals.get(name)
-        return _value(self._parameters[0][name]) if goal is None else goal
+        return self._get(name)
 
     # Type checkers are to see these: only the plugin knows its parameters.
     def __setattr__(self, name: str, value: Any) -> None:
@@ -228,16 +257,21 @@ class External(Node):
             hint = f"did you mean {close[0]!r}?" if close else f"only {', '.join(self._described) or 'none'}"
             raise AttributeError(f"{self.name} has no parameter {name!r}, {hint}")
 
+    def _get(self, name: str) -> Any:
+        goal = self._goals.get(name)
+        return _value(self._parameters[0][name]) if goal is None else goal
+
     def _set(self, name: str, value: Any) -> None:
-        raw = self._raw_value(name, value)
+        value = self._checked(name, value)
+        raw = float(self._parameters[0][name].get_raw_value_for(value))
         if self._is_streaming:
             self._goals[name] = value
             self._wanted[name] = raw
         else:
             self._write(name, raw)
 
-    def _raw_value(self, name: str, value: Any) -> float:
-        described, parameter = self._described[name], self._parameters[0][name]
+    def _checked(self, name: str, value: Any) -> float | bool | str:
+        described = self._described[name]
         if described.choices:
             if value not in described.choices:
                 close = difflib.get_close_matches(str(value), described.choices, 1)
@@ -245,13 +279,12 @@ class External(Node):
                 raise ParameterError(
                     f"{name} must be one of its {len(described.choices)} values, {hint}, got {value!r}"
                 )
-        elif described.low is None or described.high is None:
+            return value
+        if described.low is None or described.high is None:
             if not isinstance(value, (bool, np.bool_)):
                 raise ParameterError(f"{name} must be True or False, got {value!r}")
-            value = bool(value)
-        else:
-            value = in_range(name, value, described.low, described.high)
-        return float(parameter.get_raw_value_for(value))
+            return bool(value)
+        return in_range(name, value, described.low, described.high)
 
     def _write(self, name: str, raw: float) -> None:
         for parameters in self._parameters:
@@ -297,12 +330,15 @@ class External(Node):
 
     @raw_state.setter
     def raw_state(self, state: bytes) -> None:
-        if not isinstance(state, bytes) or not state or (self._entry.format == "VST3" and not _is_vst3_state(state)):
-            size = f"{len(state)} bytes of something else" if isinstance(state, bytes) else type(state).__name__
-            raise ParameterError(f"raw_state must be a state of {self.name}, got {size}")
+        self._check_state(state)
         self._arrive()
         for plugin in self._plugins:
             plugin.raw_state = state
+
+    def _check_state(self, state: object) -> None:
+        if not isinstance(state, bytes) or not state or (self._entry.format == "VST3" and not _is_vst3_state(state)):
+            size = f"{len(state)} bytes of something else" if isinstance(state, bytes) else type(state).__name__
+            raise ParameterError(f"raw_state must be a state of {self.name}, got {size}")
 
     def load_preset(self, path: str | Path) -> None:
         """Take all settings from a .vstpreset file.
@@ -354,11 +390,26 @@ class External(Node):
 
     def _raw_values(self) -> dict[str, float]:
         """Where all parameters are, or are going."""
-        raw_values = {name: parameter.raw_value for name, parameter in self._parameters[0].items()}
-        return raw_values | {name: move.end for name, move in self._moves.items()} | self._wanted
+        return {name: self._raw_value(name) for name in self._parameters[0]}
+
+    def _raw_value(self, name: str) -> float:
+        if (wanted := self._wanted.get(name)) is not None:
+            return wanted
+        move = self._moves.get(name)
+        return move.end if move else self._parameters[0][name].raw_value
+
+    def _settings(self) -> tuple[bytes, dict[str, float]]:
+        """State, which may lack what was set last, and where all parameters are, or are going."""
+        return self._plugins[0].raw_state, self._raw_values()
+
+    def _take(self, state: bytes, raw_values: dict[str, float]) -> None:
+        """Be set as an instance whose `_settings` these are."""
+        self.raw_state = state
+        _put(self._parameters[0], raw_values)
+        self._is_told = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (type(self), self._entry, self.slew_ms, self._plugins[0].raw_state, self._raw_values())
+        return _restore, (type(self), self._entry, self.slew_ms, *self._settings())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> External:
         restore, arguments = self.__reduce__()
@@ -431,9 +482,8 @@ class External(Node):
 
     def _begin(self, sample_rate: int, channels: int) -> None:
         """Have as many instances as so many channels need."""
+        self._check_width(channels)
         accepted = self._entry.channels
-        if channels not in accepted and not (channels == 1 and 2 in accepted) and 1 not in accepted:
-            raise ParameterError(f"{self.name} processes 1 or 2 channels, got {channels}")
         instances = channels if channels not in accepted and 1 in accepted else 1
         while len(self._plugins) < instances:
             self._add_instance()
@@ -441,6 +491,11 @@ class External(Node):
         self._is_doubled = channels == 1 and 1 not in accepted
         self._widths = [2] if self._is_doubled else [channels // instances] * instances
         self._format = (sample_rate, channels)
+
+    def _check_width(self, channels: int) -> None:
+        accepted = self._entry.channels
+        if channels not in accepted and not (channels == 1 and 2 in accepted) and 1 not in accepted:
+            raise ParameterError(f"{self.name} processes 1 or 2 channels, got {channels}")
 
     def _add_instance(self) -> None:
         try:
@@ -476,7 +531,7 @@ class External(Node):
         return outs[0] if len(outs) == 1 else np.concatenate(outs)
 
     def __repr__(self) -> str:
-        return f"<alm_plugin.{type(self).__name__} {self.name!r} at {hex(id(self))}>"
+        return f"<alm_plugin.External {self.name!r}{' isolated' * (self.sandbox is not None)} at {hex(id(self))}>"
 
 
 def _restore(
@@ -484,9 +539,7 @@ def _restore(
 ) -> External:
     """Make an `External` as another was; the file is known to be good, so nothing is scanned."""
     node = kind(entry, slew_ms)
-    node.raw_state = state
-    _put(node._parameters[0], raw_values)
-    node._is_told = False
+    node._take(state, raw_values)
     return node
 
 

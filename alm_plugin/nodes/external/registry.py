@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from subprocess import DEVNULL, Popen
 from typing import Any
 
 from alm_plugin.data import reason_of, staged
@@ -168,26 +169,16 @@ def scan_file(path: Path, timeout_s: float = TIMEOUT_S) -> list[PluginEntry]:
 
 def _probe(path: Path, name: str, timeout_s: float) -> dict[str, Any]:
     """Run the probe on a plugin; whatever becomes of it, there is an answer with a verdict."""
-    package = str(Path(__file__).resolve().parents[3])
-    search = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
     with tempfile.TemporaryDirectory(prefix="alm-probe-", ignore_cleanup_errors=True) as folder:
         answer = Path(folder, "answer.json")
-        # -P: nothing in the folder we happen to be in is to be imported instead of what is meant.
-        module = [sys.executable, "-P", "-m", "alm_plugin.nodes.external.probe"]
-        child = subprocess.Popen(  # noqa: S603
-            [*module, str(path), name, str(answer), str(timeout_s)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": search},
-            start_new_session=True,
-        )
+        arguments = (str(path), name, str(answer), str(timeout_s))
+        child = spawn("alm_plugin.nodes.external.probe", *arguments, stdin=DEVNULL, stdout=DEVNULL)
         try:
             status = child.wait(timeout_s)
         except subprocess.TimeoutExpired:
             return {"verdict": f"timed out after {timeout_s:g} s"}
         finally:
-            _end(child)
+            end(child)
         if status < 0:
             return {"verdict": f"crashed (signal {-status})"}
         try:
@@ -196,7 +187,22 @@ def _probe(path: Path, name: str, timeout_s: float) -> dict[str, Any]:
             return {"verdict": f"crashed (exit status {status})"}
 
 
-def _end(child: subprocess.Popen) -> None:
+def spawn(module: str, *arguments: str, **options: Any) -> Popen[bytes]:
+    """Run a module in a process, and session, of its own; what it complains of is not heard."""
+    package = str(Path(__file__).resolve().parents[3])
+    search = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    child: Any = Popen(  # noqa: S603
+        # -P: nothing in the folder we happen to be in is to be imported instead of what is meant.
+        [sys.executable, "-P", "-m", module, *arguments],
+        stderr=DEVNULL,
+        env=os.environ | {"PYTHONPATH": search},
+        start_new_session=True,
+        **options,
+    )
+    return child
+
+
+def end(child: Popen[bytes]) -> None:
     """End a child and all that it started."""
     if os.name == "posix":
         with suppress(ProcessLookupError, PermissionError):  # nobody is left
@@ -204,8 +210,8 @@ def _end(child: subprocess.Popen) -> None:
     elif child.poll() is None:
         subprocess.run(  # noqa: S603
             ["taskkill", "/T", "/F", "/PID", str(child.pid)],  # noqa: S607
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=DEVNULL,
+            stderr=DEVNULL,
             check=False,
         )
     child.wait()
