@@ -330,6 +330,7 @@ class Live:
                 ("lost", "the audio device was lost"),
                 ("failed", "a block could not be mixed; the inputs were heard as they came"),
                 ("mended", "samples that were no numbers were silenced"),
+                ("plugins", "an isolated plugin failed, and was heard dry until it came back"),
             ):
                 if counts[count]:
                     faults[text] = counts[count]

@@ -87,8 +87,8 @@ class Worker:
         active = self.listener.active
         self._loudness[active] = self.listener.loudness_lufs[active]
         self._publish()
-        if self.frame % 20 == 0:
-            self.wires.memory.write(self.listener.memory())
+        if self.frame % 20 == 0 and (memory := self.listener.memory()).size:
+            self.wires.memory.write(memory)
         return True
 
     def _publish(self) -> None:

@@ -56,7 +56,7 @@ def read(path):
 # ---- the same as offline ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("model", ["loudness", "alm-mr"])
+@pytest.mark.parametrize("model", ["unity", "loudness", "alm-mr"])
 def test_live_is_offline_to_the_bit(tmp_path, model):
     x = music(3, 4)
     live = Live(band(model), free(x), stereo=["keys"], record=tmp_path / "take")
@@ -214,6 +214,26 @@ def test_an_audio_process_that_is_killed_is_started_again_as_it_was():
         until(lambda: live.restarts["audio"] == 1)
         until(lambda: live.state()["strips"][0]["gain_db"] == -9.0 and live.state()["frames"] > 5)
         assert [fault["count"] for fault in live.state()["faults"]] == [1]
+
+
+def test_an_isolated_plugin_that_is_killed_comes_back(zam):
+    from alm_plugin import External
+
+    mixer = band("unity")
+    mixer["vocals"].pre.append(External(zam / "ZamComp.vst3", isolated=True))
+    own = {p.pid for p in psutil.Process().children(recursive=True)}
+    with Live(mixer, DeviceSpec("silent", None, RATE, BLOCK, source=_Tone())) as live:
+        until(lambda: live.state()["frames"] > 20)
+        theirs = psutil.Process(live._audio.pid).children(recursive=True)
+        children = [p for p in theirs if p.pid not in own and "external.child" in " ".join(p.cmdline())]
+        assert children
+        frames = live.state()["frames"]
+        for child in children:
+            child.kill()
+        until(lambda: any("isolated" in fault["text"] for fault in live.state()["faults"]))
+        until(lambda: live.state()["frames"] > frames + 40)
+        assert live.restarts == {"audio": 0, "worker": 0}
+        assert heard(live)[0]
 
 
 def test_samples_that_are_no_numbers_are_silenced_and_counted_once_shown():
