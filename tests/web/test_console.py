@@ -523,8 +523,8 @@ def test_a_finger_on_the_page_is_heard_in_the_mix(serve, open_tab, demo_blocks):
         part(tab, 0, "fader").click(position={"x": 20, "y": 40})
         expect(part(tab, 0, "lock")).to_have_text("Release")
         until(tab, lambda: mixer[names[0]].lock_db is not None)
-        held = live.state()["strips"][0]["gain_db"]
-        assert held == pytest.approx(mixer[names[0]].lock_db, abs=0.01)
+        held = pytest.approx(mixer[names[0]].lock_db, abs=0.01)
+        until(tab, lambda: live.state()["strips"][0]["gain_db"] == held)
         part(tab, 1, "mute").click()
         until(tab, lambda: live.state()["strips"][1]["output_db"] == -np.inf)
         tab.get_by_role("button", name=re.compile("panic", re.IGNORECASE)).first.click()
