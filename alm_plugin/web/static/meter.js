@@ -55,7 +55,8 @@ export class Meter {
   }
 
   #put(which, at, write) {
-    if (Math.abs(at - this.#drawn[which]) < 0.002) return;
+    const from = this.#drawn[which];
+    if (at === from || (at > 0 && Math.abs(at - from) < 0.002)) return; // nobody sees less, but silence is nothing at all
     this.#drawn[which] = at;
     write(at.toFixed(4));
   }
