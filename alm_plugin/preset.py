@@ -104,6 +104,8 @@ class PluginSettings:
         Those that differ from the plugin's defaults.
     is_external : bool
         Whether it is a VST3 or AU.
+    isolated : bool
+        Whether that runs in a process of its own.
     where : str
         File and field, for errors.
     """
@@ -111,13 +113,14 @@ class PluginSettings:
     name: str
     parameters: Mapping[str, float | str | bool]
     is_external: bool = False
+    isolated: bool = False
     where: str = field(default="preset", compare=False, repr=False)
 
     def build(self) -> Any:
         """Make an instance; `ParameterError` names file and field if that fails."""
         with fields.one_line(self.where):
             if self.is_external:
-                return _external(self.name, self.parameters, self.where)
+                return _external(self.name, self.parameters, self.isolated, self.where)
             return PLUGINS[self.name][0](**self.parameters)
 
     @property
@@ -128,11 +131,12 @@ class PluginSettings:
     @property
     def table(self) -> dict[str, Any]:
         """The plugin as a file has it."""
-        return {"external" if self.is_external else "plugin": self.name, **self.parameters}
+        isolated = {"isolated": True} if self.isolated else {}
+        return {"external" if self.is_external else "plugin": self.name, **isolated, **self.parameters}
 
     def __str__(self) -> str:
         values = (f" {name}={_bare(value)}" for name, value in self.parameters.items())
-        return f"{self.name}{' (external)' * self.is_external}{''.join(values)}"
+        return f"{self.name}{' (external)' * self.is_external}{' (isolated)' * self.isolated}{''.join(values)}"
 
 
 @dataclass(frozen=True)
@@ -517,10 +521,13 @@ def _plugin(where: str, given: object) -> PluginSettings:
         name = parameters.pop("external")
         if not isinstance(name, str) or not name or not name.isprintable():
             fields.wrong(f"{where}.external", "the name of a plugin", name)
+        isolated = parameters.pop("isolated", False)
+        if not isinstance(isolated, bool):
+            fields.wrong(f"{where}.isolated", "true or false", isolated)
         for parameter, value in parameters.items():
             if not isinstance(value, (bool, str)):
                 fields.number(f"{where}.{fields.key(parameter)}", value, "a number, a text, true or false")
-        return PluginSettings(name, parameters, True, where)
+        return PluginSettings(name, parameters, True, isolated, where)
     name = parameters.pop("plugin")
     if not isinstance(name, str) or name not in PLUGINS:
         fields.wrong(f"{where}.plugin", f"one of {', '.join(PLUGINS)}", name)
@@ -529,16 +536,16 @@ def _plugin(where: str, given: object) -> PluginSettings:
         here = f"{where}.{fields.key(parameter)}"
         fields.one_of(here, parameter, limits, f"parameter of {name}")
         fields.limited(here, value, limits[parameter])
-    settings = PluginSettings(name, parameters, False, where)
+    settings = PluginSettings(name, parameters, where=where)
     settings.build()
     return settings
 
 
-def _external(name: str, parameters: Mapping[str, float | str | bool], where: str) -> Any:
+def _external(name: str, parameters: Mapping[str, float | str | bool], isolated: bool, where: str) -> Any:
     from alm_plugin.nodes.external import External
 
     # A file must not start what the user has not: only what is in the registry is loaded, and only parameters are set.
-    plugin = External(name, scan=False)
+    plugin = External(name, scan=False, isolated=isolated)
     for parameter, value in parameters.items():
         fields.one_of(f"{where}.{fields.key(parameter)}", parameter, plugin.parameters, f"parameter of {name}")
         fields.put(where, plugin, parameter, value)

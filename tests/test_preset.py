@@ -650,6 +650,7 @@ def test_external_plugins_that_the_user_has_not_scanned_are_not_loaded(written, 
 
 
 def test_external_plugins_of_the_registry(written, zam, rng):
+    from alm_plugin.nodes.external.isolated import Isolated
     from alm_plugin.nodes.external.registry import scan_file
 
     scan_file(zam / "ZamCompX2.vst3")
@@ -657,7 +658,16 @@ def test_external_plugins_of_the_registry(written, zam, rng):
     strip = written(plugin(settings)).strip(role="kick")
     assert (strip.pre[1].name, strip.pre[1].threshold_db) == ("ZamCompX2", -30.0)
     assert strip.pre[1].ratio == pytest.approx(4.0, abs=0.01)
-    assert np.isfinite(strip.process(pink(rng, 2, 0.5, -20.0), RATE)).all()
+    x = pink(rng, 2, 0.5, -20.0)
+    here = strip.process(x, RATE)
+    assert np.isfinite(here).all()
+    preset = written(plugin(f"{settings}, isolated = true"))
+    assert preset.settings("kick").pre[1].table["isolated"] is True
+    apart = preset.strip(role="kick")
+    assert isinstance(apart.pre[1], Isolated)
+    np.testing.assert_array_equal(apart.process(x, RATE), here)
+    with pytest.raises(ParameterError, match=r"pre\[1\]\.isolated must be true or false, got 1"):
+        written(plugin('external = "ZamCompX2", isolated = 1'))
     for wrong, says in (
         ("treshold_db = 1", r"\.treshold_db must be one of .*threshold_db.*, got an unknown parameter of ZamCompX2"),
         ("process = 1", r"\.process must be one of .*, got an unknown parameter of ZamCompX2"),
