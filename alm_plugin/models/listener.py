@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from typing import Protocol
 
 import numpy as np
@@ -20,13 +21,20 @@ class Mind(Protocol):
     ----------
     gain_db : (channels,) float32
         For the frame that is being decided.
+    pull_db : (channels,) or None
+        To be taken off whatever gain a channel has, at once, unless the operator has locked it; None for nothing.
     roles : list of str or None
     faults : int
         How often it had no answer; gains hold then.
     """
 
     gain_db: Array
-    roles: list[str | None]
+
+    @property
+    def pull_db(self) -> Array | None: ...  # noqa: D102
+
+    @property
+    def roles(self) -> list[str | None]: ...  # noqa: D102
 
     @property
     def faults(self) -> int: ...  # noqa: D102
@@ -61,9 +69,14 @@ class Listener:
         One per channel.
     """
 
-    def __init__(self, model: Model, sample_rate: int, roles: Sequence[str | None]) -> None:
-        self._front_end = FrontEnd(sample_rate, model.metadata.clock, len(roles))
-        self._predictor = Predictor(model, roles)
+    pull_db = None
+
+    def __init__(
+        self, model: Model, sample_rate: int, roles: Sequence[str | None], executor: Executor | None = None
+    ) -> None:
+        self.clock = model.metadata.clock
+        self._front_end = FrontEnd(sample_rate, self.clock, len(roles))
+        self._predictor = Predictor(model, roles, executor)
         self.gain_db = self._predictor.gain_db
         self.roles = self._predictor.roles
         self._row = 0
@@ -96,18 +109,21 @@ class Listener:
 
     def end_frame(self) -> None:
         """Show the model the frame that has ended."""
-        columns = self._features.log_mel.shape[1] // self._features.frames
-        self._predictor.step(
-            self._features.log_mel[:, self._row * columns : (self._row + 1) * columns],
-            self._features.levels[:, self._row],
-            self._features.mask[:, self._row],
-        )
         self._row += 1
+        log_mel, levels = self.frame
+        self._predictor.step(log_mel, levels, self._features.mask[:, self._row - 1])
 
     def decide(self) -> None:
         """Nothing is left to be done."""
 
-    # ---- for a worker, who has time between frames -------------------------------------------------------------
+    # ---- for a worker, who has time between frames, and for those who judge -------------------------------------
+
+    @property
+    def frame(self) -> tuple[Array, Array]:
+        """Log-mel (channels, columns, 64) and levels (channels, 3) of the last frame."""
+        columns = self._features.log_mel.shape[1] // self._features.frames
+        log_mel = self._features.log_mel[:, (self._row - 1) * columns : self._row * columns]
+        return log_mel, self._features.levels[:, self._row - 1]
 
     @property
     def active(self) -> NDArray[np.bool_]:
@@ -118,10 +134,6 @@ class Listener:
     def loudness_lufs(self) -> Array:
         """Running loudness (channels,) in the last frame."""
         return self._features.levels[:, self._row - 1, LOUDNESS]
-
-    def work(self) -> bool:
-        """Do a part of what will be needed later; see `Predictor.work`."""
-        return self._predictor.work()
 
     def memory(self) -> NDArray[np.float64]:
         """Return what the model remembers, (channels, numbers)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +17,6 @@ from alm_plugin.models.roles import role_codes
 
 logger = logging.getLogger("alm_plugin")
 
-EMBEDDED_AT_ONCE = 8
-"""Channels whose patches a model embeds in one call: so much work, and no more, is between two steps on stage."""
-
 # A patch that lies before the start of the stream is silence.
 _SILENT_COLUMN = np.float32(np.log(LOG_OFFSET))
 
@@ -28,12 +26,20 @@ class _Embedding:
     """Embeddings on their way."""
 
     due: int  # frame from which they are used
-    patches: Array  # (channels, 96, 64)
-    mask: Array  # (channels,)
-    rows: Array  # (channels, D)
-    renewed: NDArray[np.bool_]  # (channels,)
-    done: int = 0  # of those that are renewed
-    failed: bool = False
+    channels: NDArray[np.intp]  # of its rows, -1 for one that has gone
+    rows: Future[Array]  # (C, D)
+
+
+class _AtOnce(Executor):
+    """Does everything when it is asked to."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        future = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
 
 
 class Predictor:
@@ -48,10 +54,13 @@ class Predictor:
     model : Model
     roles : sequence of str or None
         One per channel; for models whose state has a ``role`` row.
+    executor : Executor, optional
+        Where embeddings are computed while frames go on; by default at once, here. The result is the same.
     """
 
-    def __init__(self, model: Model, roles: Sequence[str | None]) -> None:
+    def __init__(self, model: Model, roles: Sequence[str | None], executor: Executor | None = None) -> None:
         self.model = model
+        self._executor = executor or _AtOnce()
         self.clock = model.metadata.clock
         self.roles = list(roles)
         self.reset()
@@ -84,10 +93,6 @@ class Predictor:
         self.gain_db = np.append(self.gain_db, _first_gains_db(fresh, 1))
         self._embedding = np.pad(self._embedding, ((0, 1), (0, 0)))
         self._columns = np.pad(self._columns, ((0, 1), (0, 0), (0, 0)), constant_values=_SILENT_COLUMN)
-        for one in self._pending:
-            one.patches = np.pad(one.patches, ((0, 1), (0, 0), (0, 0)))
-            one.rows = np.pad(one.rows, ((0, 1), (0, 0)))
-            one.mask, one.renewed = np.pad(one.mask, (0, 1)), np.pad(one.renewed, (0, 1))
 
     def remove_channel(self, index: int) -> None:
         """Forget a channel; those behind it move up."""
@@ -97,10 +102,7 @@ class Predictor:
         self._embedding = np.delete(self._embedding, index, axis=0)
         self._columns = np.delete(self._columns, index, axis=0)
         for one in self._pending:
-            while one.done and not one.failed and self._embed(one):
-                pass  # what is left of it would be cut elsewhere
-            for name in ("patches", "mask", "rows", "renewed"):
-                setattr(one, name, np.delete(getattr(one, name), index, axis=0))
+            one.channels = np.where(one.channels == index, -1, one.channels - (one.channels > index))
 
     def set_role(self, index: int, role: str | None) -> None:
         """Change what a channel plays."""
@@ -139,15 +141,20 @@ class Predictor:
         self._columns[:, self._heard : self._heard + new] = columns
         self._heard += new
         if self.frame % self.clock.stride_frames == 0 and active.any():
-            patches = self._columns[:, self._heard - PATCH_COLUMNS : self._heard].copy()
-            due = self.frame + self.clock.embedding_lag
-            self._pending.append(_Embedding(due, patches, mask.copy(), np.zeros_like(self._embedding), active))
+            patches = self._columns[active, self._heard - PATCH_COLUMNS : self._heard]
+            rows = self._executor.submit(self.model.embed, patches, mask[active])
+            self._pending.append(_Embedding(self.frame + self.clock.embedding_lag, np.flatnonzero(active), rows))
         while self._pending and self._pending[0].due <= self.frame:
             one = self._pending.popleft()
-            while self._embed(one):
-                pass
-            if not one.failed:
-                self._embedding[one.renewed] = one.rows[one.renewed]
+            try:
+                rows = one.rows.result()
+                if not np.isfinite(rows).all():
+                    raise ValueError("embedding is not finite")
+            except Exception as error:
+                self._fault(error)
+            else:
+                there = one.channels >= 0
+                self._embedding[one.channels[there]] = rows[there]
 
     def memory(self) -> NDArray[np.float64]:
         """State of the model, (channels, numbers); embeddings are not part of it."""
@@ -163,29 +170,6 @@ class Predictor:
             self._state[name] = memory[:, start:stop].reshape(rows.shape).astype(rows.dtype)
             start = stop
         self.gain_db[:] = self._state.get("gain_db", self.gain_db)
-
-    def work(self) -> bool:
-        """Do a part of what will be needed later, if there is any; False if there is none left.
-
-        Whoever has time between two steps calls it; the result is the same without.
-        """
-        return any(self._embed(one) for one in self._pending)
-
-    def _embed(self, one: _Embedding) -> bool:
-        """Embed the next few channels; False if all are done."""
-        channels = np.flatnonzero(one.renewed)[one.done : one.done + EMBEDDED_AT_ONCE]
-        if one.failed or not channels.size:
-            return False
-        try:
-            rows = self.model.embed(one.patches[channels], one.mask[channels])
-            if not np.isfinite(rows).all():
-                raise ValueError("embedding is not finite")
-            one.rows[channels] = rows
-        except Exception as error:
-            one.failed = True
-            self._fault(error)
-        one.done += len(channels)
-        return True
 
     def _decide(self, levels: Array, mask: Array, active: NDArray[np.bool_]) -> None:
         state = {name: rows[active] for name, rows in self._state.items()}

@@ -1,4 +1,6 @@
 import logging
+from concurrent.futures import Executor, ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -55,7 +57,6 @@ def test_f1_frame_k_ends_with_frame_6k_and_starts_in_silence():
     predictor = Predictor(model, [None])
     for frame in range(151):
         predictor.step(columns(1, frame), levels(1), np.ones(1, np.float32))
-        predictor.work()
     assert len(model.patches) == 26
     heard = np.concatenate([np.full((96, 64), np.float32(np.log(0.01))), *(columns(1, f)[0] for f in range(151))])
     for k, patch in enumerate(model.patches):
@@ -80,7 +81,6 @@ def test_masked_channels_hold_and_are_not_shown():
     level[:, 0] = [1.0, 2.0, 3.0]
     gain_db = predictor.step(columns(3, 0), level, mask)
     assert gain_db.tolist() == [1.0, 0.0, 3.0]
-    assert predictor.work()
     assert model.patches[0].shape[0] == 2
     assert predictor._state["steps"].tolist() == [1.0, 0.0, 1.0]
 
@@ -245,40 +245,40 @@ def test_a_new_channel_has_heard_silence():
     model = Spy()
     predictor = Predictor(model, [None])
     predictor.step(columns(1, 0), levels(1), np.ones(1, np.float32))
-    predictor.work()
     predictor.add_channel(None)
     for frame in range(1, 7):
         predictor.step(columns(2, frame), levels(2), np.ones(2, np.float32))
-    predictor.work()
     np.testing.assert_array_equal(model.patches[1][1, :66], np.float32(np.log(0.01)))
     np.testing.assert_array_equal(model.patches[1][1, 66:71], columns(2, 1)[1])
 
 
-@pytest.mark.parametrize("when", ["at once", "sometimes", "never"])
-def test_work_between_steps_changes_nothing(rng, when):
+class Reluctant(Executor):
+    """Does nothing before somebody waits for it."""
+
+    def submit(self, fn, /, *args):
+        return SimpleNamespace(result=lambda: fn(*args))
+
+
+@pytest.mark.parametrize("executor", [ThreadPoolExecutor, Reluctant])
+def test_where_embeddings_are_computed_changes_nothing(rng, executor):
+    with executor() as elsewhere:
+        apart, plain = Predictor(Spy(), [None] * 20, elsewhere), Predictor(Spy(), [None] * 20)
+        for frame in range(60):
+            mask = (rng.random(20) < 0.9).astype(np.float32)
+            got = apart.step(columns(20, frame), levels(20), mask)
+            np.testing.assert_array_equal(got, plain.step(columns(20, frame), levels(20), mask))
+            if frame in (31, 45):  # in the middle of what is under way
+                for one in (apart, plain):
+                    one.remove_channel(3)
+                    one.add_channel(None)
+            np.testing.assert_array_equal(apart._embedding, plain._embedding)
+
+
+def test_all_channels_are_embedded_together():
+    # One model's context is of all who play: a part of them has another.
     model = Spy()
-    predictor, plain = (Predictor(model, [None] * 20) for _ in range(2))
-    for frame in range(60):
-        mask = (rng.random(20) < 0.9).astype(np.float32)
-        got = predictor.step(columns(20, frame), levels(20), mask)
-        want = plain.step(columns(20, frame), levels(20), mask)
-        np.testing.assert_array_equal(got, want)
-        if frame == 31:  # in the middle of what is under way
-            for one in (predictor, plain):
-                one.remove_channel(3)
-                one.add_channel(None)
-        while when == "at once" and predictor.work():
-            pass
-        if when == "sometimes" and rng.random() < 0.5:
-            predictor.work()
-    assert max(len(patches) for patches in model.patches) == 8
-
-
-def test_work_is_a_few_channels_at_a_time_and_comes_to_an_end():
-    predictor = Predictor(Spy(), [None] * 20)
-    predictor.step(columns(20, 0), levels(20), np.ones(20, np.float32))
-    assert [predictor.work() for _ in range(4)] == [True, True, True, False]
-    assert [len(patches) for patches in predictor.model.patches] == [8, 8, 4]
+    Predictor(model, [None] * 20).step(columns(20, 0), levels(20), np.ones(20, np.float32))
+    assert [len(patches) for patches in model.patches] == [20]
 
 
 def test_reset_starts_again():

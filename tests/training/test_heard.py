@@ -72,7 +72,6 @@ def test_patches_are_what_the_predictor_shows_a_model(clock):
     for t in range(83):
         columns = heard.sound[:, 5 * t : 5 * t + 5].numpy()
         predictor.step(columns, heard.levels[:, t].numpy(), heard.mask[:, t].numpy())
-        predictor.work()
     cut = patches(heard.sound, clock).numpy()
     shown = [t for t in range(0, 83, clock.stride_frames) if (heard.mask[:, t] > 0).any()]
     assert len(spy.patches) == len(shown) > 4
