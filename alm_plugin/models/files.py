@@ -375,15 +375,15 @@ class TorchModel:
     def embed(self, patches: Array, mask: Array) -> Array:
         """Embed one F1 frame: log-mel `patches` (C, 96, 64), `mask` (C,) to (C, D)."""
         channels = len(mask)
-        _check_shape("patches", patches, (channels, PATCH_COLUMNS, MEL_BANDS))
+        check_shape("patches", patches, (channels, PATCH_COLUMNS, MEL_BANDS))
         with _one_way_of_computing():
             return self._network.embed(_tensor(patches), _tensor(mask)).numpy()
 
     def step(self, embedding: Array, levels: Array, mask: Array, state: State) -> tuple[Array, State]:
         """Predict the next frame's gains; see `alm_plugin.models.contract.Model.step`."""
         channels = len(mask)
-        _check_shape("embedding", embedding, (channels, self.metadata.embedding_size))
-        _check_shape("levels", levels, (channels, 3))
+        check_shape("embedding", embedding, (channels, self.metadata.embedding_size))
+        check_shape("levels", levels, (channels, 3))
         with _one_way_of_computing():
             memory = {name: torch.tensor(np.ascontiguousarray(rows)) for name, rows in state.items()}
             gain_db, memory = self._network.step(_tensor(embedding), _tensor(levels), _tensor(mask), memory)
@@ -440,6 +440,7 @@ def _tensor(array: NDArray) -> Tensor:
     return torch.tensor(np.ascontiguousarray(array, np.float32))
 
 
-def _check_shape(name: str, array: NDArray, shape: tuple[int, ...]) -> None:
+def check_shape(name: str, array: NDArray, shape: tuple[int, ...]) -> None:
+    """Raise `ParameterError` unless an array has this shape."""
     if array.shape != shape:
         raise ParameterError(f"{name} must have shape {shape}, got {array.shape}")

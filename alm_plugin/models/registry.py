@@ -19,6 +19,9 @@ NETWORKS = ("alm-mr", "alm-sr", "dmc-og", "dmc-b-0l")
 RULES = {"loudness": Loudness, "unity": Unity}
 DEFAULT = "alm-mr"
 
+RUNTIMES = ("torch", "onnx")
+"""What can run a network: TorchScript, the reference, or ONNX Runtime, an extra, within 1e-4 dB of it for less work."""
+
 
 def shipped() -> list[str]:
     """Names that `load_model` takes in this installation."""
@@ -30,18 +33,22 @@ def _weights(name: str) -> Path:
 
 
 @cache
-def _shipped(path: Path) -> Model:
+def _shipped(path: Path, runtime: str) -> Model:
     # Models remember nothing: any number of mixers can share one.
-    return _from_file(path)
+    return _from_file(path, runtime)
 
 
-def _from_file(path: Path) -> Model:
+def _from_file(path: Path, runtime: str) -> Model:
+    if runtime == "onnx":
+        from alm_plugin.models.onnx_runtime import load_onnx_model
+
+        return load_onnx_model(path)
     from alm_plugin.models.files import load_model_file
 
     return load_model_file(path)
 
 
-def load_model(model: str | Path | Model) -> Model:
+def load_model(model: str | Path | Model, runtime: str = "torch") -> Model:
     """Model by name, by file, or a user's own object.
 
     Parameters
@@ -49,14 +56,20 @@ def load_model(model: str | Path | Model) -> Model:
     model : str, Path or Model
         One of ``loudness``, ``unity``, a network's name, a ``.safetensors`` or TorchScript file, an object that speaks
         `alm_plugin.models.contract.Model`, or a torch module with its three methods.
+    runtime : {"torch", "onnx"}
+        What runs a network that is given by name or as ``.safetensors``; see `RUNTIMES`. Rules run as they are.
 
     Raises
     ------
     ModelError
-        For a name that is unknown or has no weights here, or a file that is not a model.
+        For a name that is unknown or has no weights here, a file that is not a model, or a runtime that is not
+        installed or cannot run this file.
     ParameterError
-        For an object without `embed`, `step`, `initial_state` and `metadata`.
+        For an object without `embed`, `step`, `initial_state` and `metadata`, or one that `runtime` would have to
+        change; for an unknown `runtime`.
     """
+    if runtime not in RUNTIMES:
+        raise ParameterError(f"runtime must be one of {', '.join(RUNTIMES)}, got {runtime!r}")
     if isinstance(model, (str, Path)):
         name = str(model)
         if name in RULES:
@@ -71,7 +84,9 @@ def load_model(model: str | Path | Model) -> Model:
                 )
         elif not path.suffix and not path.exists():
             raise ModelError(f"model must be one of {', '.join([*RULES, *NETWORKS])} or a file, got {name!r}")
-        return _shipped(path) if name in NETWORKS else _from_file(path)
+        return _shipped(path, runtime) if name in NETWORKS else _from_file(path, runtime)
+    if runtime != "torch":
+        raise ParameterError(f"runtime {runtime} takes a model by name or file, got {model!r}")
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(model, torch.nn.Module) and not isinstance(model, Model):
         from alm_plugin.models.files import TorchModel
