@@ -3,7 +3,7 @@
 The rule for how many channels fit, for the model's clock and blocks of 128 samples at 48 kHz. Each of these has a time:
 
 - *step*: features and step, within ``slack_ms`` less one block, for the gain is read at the block that holds the slack;
-- *embed*: the embedding, computed between the steps, and those steps, within ``embedding_lag`` frames (or within a
+- *embed*: the embedding, computed beside the steps, and those steps, within ``embedding_lag`` frames (or within a
   stride, if that is shorter: the next one is waiting). Without a lag it is part of *step*;
 - *mix*: the strips, each with a high pass and a compressor, within one block.
 
