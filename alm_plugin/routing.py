@@ -185,23 +185,23 @@ class Routing:
                 for target, source in ways
                 if target in arrive
             ]
-        self._sums: dict[Place, Audio] = {}
+        self.sums: dict[Place, Audio] = {}
 
     def begin(self, mix: Audio) -> None:
         """Start a block: `mix` (channels, samples) is what is summed to."""
         mix[:] = 0.0
-        self._sums = {place: np.zeros_like(mix) for place in self.buses}
-        self._sums[MIX] = mix
+        self.sums = {place: np.zeros_like(mix) for place in self.buses}
+        self.sums[MIX] = mix
 
     def send(self, place: Place, x: Audio, start: int, stop: int) -> None:
         """Add a place's sound (1 or channels, samples), samples `start` to `stop` of the block, to where it leads."""
         for edge in self.edges[place]:
             came = edge.carry(x, self.sample_rate)
             if came is not None:
-                self._sums[edge.target][:, start:stop] += came
+                self.sums[edge.target][:, start:stop] += came
 
     def finish(self) -> None:
         """Run groups and returns, once all strips have sent their block."""
         for place, bus in self.buses.items():
             # A bus is as wide as the mix.
-            self.send(place, bus.leave(self._sums[place]), 0, self._sums[place].shape[1])
+            self.send(place, bus.leave(self.sums[place]), 0, self.sums[place].shape[1])

@@ -6,6 +6,7 @@ import logging
 from array import array
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ from alm_plugin.errors import ParameterError
 from alm_plugin.features.guard import mend
 from alm_plugin.models.listener import Mind
 from alm_plugin.nodes.delay import Delay
+from alm_plugin.nodes.gain import Gain, schedule
 from alm_plugin.nodes.keyed import keyed_in
 from alm_plugin.nodes.node import Audio, touched
 from alm_plugin.routing import Routing
@@ -97,18 +99,21 @@ class Stream:
     ) -> None:
         self.mixer = mixer
         self.strips = mixer._strips
+        self.console = mixer._console
         self.sample_rate = sample_rate
         # 0 until a channel's first block says how wide it is.
         self.widths = {name: widths.get(name, 0) for name in self.strips}
         self.clock = mixer.model.metadata.clock
         self.position = 0
         self.frame = -1
-        self.decides_at = 0
+        self.decides_at = self.settles_at = self.ends_at = 0
         self.ceiling_samples = 0
         self.faults: dict[str, int] = {}
         self.mind = mind
         self.slack = ms_to_samples(self.clock.slack_ms, sample_rate)
         self.ramp = ms_to_samples(self.clock.ramp_ms, sample_rate)
+        # No ramp begins so soon after another; of one as long as a frame, rounded up, the last sample may be too late.
+        self.apart = min(self.ramp, self.clock.f2_ms * sample_rate // 1000)
         self.keeps_curves = keeps_curves
         self.curves = {name: array("f") for name in self.strips}
         self.law_db: dict[str, float] = {}  # without the group's trim
@@ -118,7 +123,7 @@ class Stream:
         self.seen = touched()
         for name in self.strips:
             self._start(name)
-        self.routing = Routing(mixer._console, mixer.channels, sample_rate)
+        self.routing = Routing(self.console, mixer.channels, sample_rate)
         self.align()
 
     def _start(self, name: str) -> None:
@@ -131,10 +136,9 @@ class Stream:
     def align(self) -> None:
         """Delay every strip to the slowest, before the tap and behind the post chain, and find the ways from there."""
         self.mixer._check_latency()
-        console = self.mixer._console
-        self.shape = console.shape
+        self.shape = self.console.shape
         try:
-            self.routing = Routing(console, self.mixer.channels, self.sample_rate, self.routing)
+            self.routing = Routing(self.console, self.mixer.channels, self.sample_rate, self.routing)
         except ParameterError as error:
             if self._fault("routing", 1) == 1:
                 logger.warning("the routing stays as it was: %s", error)
@@ -146,10 +150,14 @@ class Stream:
                 # One that stays as it is keeps what is on its way.
                 if name not in delays or (delays[name].samples, delays[name].channels) != (samples, width):
                     delays[name] = Delay(samples, width)
-        pre_keys, post_keys = {}, {}
-        for name, strip in self.strips.items():
-            pre_keys[name], post_keys[name] = keyed_in(strip.pre), keyed_in(strip.post)
-        self.keys = {"pre": pre_keys, "post": post_keys}
+        self.pre_keys = {name: keyed_in(strip.pre) for name, strip in self.strips.items()}
+        self.post_keys = {name: keyed_in(strip.post) for name, strip in self.strips.items()}
+        # Strips that lead to one place, with nothing on the way there.
+        self.straight = {}
+        for name in self.strips:
+            main, *sends = self.routing.edges["strip", name]
+            if not sends and not main.delay.samples and not self.bus_delay[name].samples:
+                self.straight[name] = main.target
         self.bus_keys = [node for bus in self.routing.buses.values() for node in keyed_in(bus.chain)]
 
     def add(self, name: str) -> None:
@@ -160,7 +168,7 @@ class Stream:
         curve = self.curves.setdefault(name, array("f"))
         curve.extend([np.nan] * (self.frame + 1 - len(curve)))
         self._start(name)
-        if self.position < self.clock.boundary(self.frame + 1, self.sample_rate):
+        if self.position < self.ends_at and self.keeps_curves:
             self.curves[name][-1] = self.applied_db[name]  # it joins in the middle of this frame
         self.align()
 
@@ -168,7 +176,7 @@ class Stream:
         strip = self.strips[name]
         strip.prepare(self.sample_rate, self.widths[name])
         strip.gain.jump(self.applied_db[name])
-        strip.silence(self.mixer._console.silent()[name], at_once=True)
+        strip.silence(self.console.silent()[name], at_once=True)
 
     def remove(self, name: str) -> None:
         """Forget a strip that the mixer is about to lose."""
@@ -195,10 +203,9 @@ class Stream:
         now = touched()
         if now != self.seen:
             self.seen = now
-            console = self.mixer._console
-            if self.shape != console.shape:
+            if self.shape != self.console.shape:
                 self.align()
-            for name, silent in console.silent().items():
+            for name, silent in self.console.silent().items():
                 self.strips[name].silence(silent)
 
     def process(self, blocks: Mapping[str, Audio], mix: Audio) -> None:
@@ -218,7 +225,7 @@ class Stream:
             if not self.widths[name]:
                 taps[name] = inputs[name]
                 continue
-            for node in self.keys["pre"][name]:
+            for node in self.pre_keys[name]:
                 node.hear_key(inputs.get(node.key))
             taps[name] = self.tap_delay[name].process_block(strip.tap(inputs[name]))
         self.mind.hear(list(taps.values()), samples)
@@ -227,14 +234,17 @@ class Stream:
         self.routing.begin(mix)
         done = 0
         while done < samples:
-            self._enter_frame()
-            end = self.clock.boundary(self.frame + 1, self.sample_rate)
-            until = self.decides_at if self.position < self.decides_at else end
-            stop = min(done + until - self.position, samples)
+            stop = min(done + self._stretch(), samples)
+            self._pass_frames(self.position + stop - done)
             for name, strip in self.strips.items():
                 if not self.widths[name]:
                     continue
-                for node in self.keys["post"][name]:
+                if name in self.straight and strip.is_plain and not shown:
+                    # The usual case: gain and sum in one go, with the same samples.
+                    x, out = taps[name][:, done:stop], self.routing.sums[self.straight[name]][:, done:stop]
+                    strip.gain.add_block(x, out, self.sample_rate)
+                    continue
+                for node in self.post_keys[name]:
                     node.hear_key(taps[node.key][:, done:stop] if node.key in taps else None)
                 out = self.bus_delay[name].process_block(strip.finish(taps[name][:, done:stop]))
                 if shown:
@@ -242,55 +252,85 @@ class Stream:
                 self.routing.send(("strip", name), strip.to_bus(out, mix.shape[0]), done, stop)
             self.position += stop - done
             done = stop
-            if self.position == end:
-                self.mind.end_frame()
         for node in self.bus_keys:
             node.hear_key(taps.get(node.key))
         self.routing.finish()
         if self.mixer.ceiling_db is not None:
-            self.ceiling_samples += soft_clip(mix, float(db_to_factor(self.mixer.ceiling_db)))
+            self.ceiling_samples += soft_clip(mix, _knee(self.mixer.ceiling_db))
         if shown:
             self._show(inputs, taps, outputs, mix)
 
-    # The gains of a frame are decided when its slack is over, so that a mind may take that long to make them up.
-    def _enter_frame(self) -> None:
-        """At a frame's first sample hold its gains, where its ramp begins put them on their way."""
-        if self.position == self.clock.boundary(self.frame + 1, self.sample_rate):
-            self.frame += 1
-            self.decides_at = self.position + (self.slack if self.frame else 0)
-            for name, strip in self.strips.items():
-                if not self.keeps_curves:
-                    self.curves[name] = self.curves[name][:0]
-                self.curves[name].append(-np.inf if strip.is_silent else self.applied_db[name])
-        if self.position != self.decides_at:
-            return
+    # The gains of a frame are decided when its slack is over, so that a mind may take that long to make them up. A ramp
+    # may wait for its first sample in the middle of a stretch, but not while the one before it is under way.
+    def _stretch(self) -> int:
+        """Say how many samples from here have at most one ramp to begin in."""
+        if self.position == self.ends_at:
+            self._begin_frame()
+        due = self.decides_at if self.position <= self.decides_at else self.ends_at + self.slack
+        turn = min(self.settles_at, due)
+        return (turn if self.position < turn else due + self.apart) - self.position
+
+    def _pass_frames(self, end: int) -> None:
+        """Begin and end the frames from here to `end`, and decide on what is due before it."""
+        if self.position <= self.decides_at < end:
+            self._move_gains()
+        while self.ends_at <= end:
+            self.mind.end_frame()
+            if self.ends_at == end:
+                break
+            self._begin_frame()
+            if self.decides_at < end:
+                self._move_gains()
+
+    def _move_gains(self) -> None:
+        """Where the ramp of a frame begins put its gains on their way."""
         self.mind.decide()
+        models_db, pulls_db = self.mind.gain_db.tolist(), self.mind.pull_db
+        pulls_db = [0.0] * len(models_db) if pulls_db is None else pulls_db.tolist()
         time_s = self.clock.boundary(self.frame, self.sample_rate) / self.sample_rate
+        moved: dict[str, Gain] = {}
         for index, (name, strip) in enumerate(self.strips.items()):
             if strip.role != self.mind.roles[index]:
                 self.mind.set_role(index, strip.role)
             before_db = self.applied_db[name]
-            if self.frame > 0 and self._decide(name, float(self.mind.gain_db[index]), time_s) != before_db:
-                strip.gain.schedule(self.applied_db[name], 0, self.ramp)
-            self.curves[name][-1] = -np.inf if strip.is_silent else self.applied_db[name]
+            if self.frame and self._decide(name, models_db[index], time_s, pulls_db[index]) != before_db:
+                moved[name] = strip.gain
+        delay = self.decides_at - self.position
+        schedule(list(moved.values()), [self.applied_db[name] for name in moved], delay, self.ramp)
+        self.settles_at = self.decides_at + self.ramp
+        self._note_gains()
 
-    def _decide(self, name: str, model_db: float, time_s: float) -> float:
-        """Gain of a strip from now on, and what is left of it without its group's trim."""
-        strip, curve = self.strips[name], self.mixer.automation_in
-        group = self.mixer._console.group_of(name)
-        trim_db = 0.0 if group is None else group.trim_db
+    def _begin_frame(self) -> None:
+        self.frame += 1
+        self.decides_at = self.ends_at + (self.slack if self.frame else 0)
+        self.ends_at = self.clock.boundary(self.frame + 1, self.sample_rate)
+        self._note_gains()
+
+    def _note_gains(self) -> None:
+        """Have the gain that each channel has now in its curve, for this frame."""
+        if self.keeps_curves:
+            for name, strip in self.strips.items():
+                gain_db = -np.inf if strip.is_silent else self.applied_db[name]
+                self.curves[name][self.frame :] = array("f", [gain_db])
+
+    def _decide(self, name: str, model_db: float, time_s: float, pull_db: float = 0.0) -> float:
+        """Gain of a strip from now on, and what is left of it without its group's trim and what it is pulled down."""
+        strip, mixer = self.strips[name], self.mixer
+        curve, is_locked = mixer.automation_in, strip.lock_db is not None
+        group = strip.group and self.console.group_of(name)
+        trim_db = group.trim_db if group else 0.0
         before_db = self.law_db.get(name)
-        drawn_db = None if curve is None or strip.lock_db is not None else curve.at(name, time_s)
-        if strip.lock_db is None and self.mixer.freeze and before_db is not None:
+        drawn_db = None if curve is None or is_locked else curve.at(name, time_s)
+        if mixer.freeze and before_db is not None and not is_locked:
             law_db = before_db
         elif drawn_db is not None:
             law_db = drawn_db - trim_db  # curves are of what is heard
         else:
-            law_db = strip.law(model_db, self.mixer.strength, before_db, self.clock.f2_ms / 1000.0)
+            law_db = strip.law(model_db, mixer.strength, before_db, self.clock.f2_ms / 1000.0)
         # Rounded to float32 here, once, so that exported curves bring back the same samples.
         self.law_db[name] = float(np.float32(law_db))
-        bypass_db = self.mixer.bypass_db
-        self.applied_db[name] = float(np.float32(law_db + trim_db if bypass_db is None else bypass_db))
+        applied_db = law_db + trim_db if mixer.bypass_db is None else mixer.bypass_db
+        self.applied_db[name] = float(np.float32(applied_db if is_locked else applied_db - pull_db))
         return self.applied_db[name]
 
     def _show(self, inputs: dict[str, Audio], taps: dict[str, Audio], outputs: dict[str, Audio], mix: Audio) -> None:
@@ -339,6 +379,11 @@ def _read_only(audio: Audio) -> Audio:
     view = audio.view()
     view.flags.writeable = False
     return view
+
+
+@lru_cache(8)
+def _knee(ceiling_db: float) -> float:
+    return float(db_to_factor(ceiling_db))
 
 
 # y = x below the knee k; above it  sign(x) (k + (1 - k) tanh((|x| - k) / (1 - k))),  which goes on with the same slope

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from alm_plugin.errors import AlmError, ParameterError
 from alm_plugin.live.devices import Device, Silent, open_device
-from alm_plugin.live.wires import COUNTS, STRIP_ROWS, Far, Order, Wires
+from alm_plugin.live.wires import GAIN_ROWS, Far, Order, Wires
 from alm_plugin.mixer import Mixer
 from alm_plugin.models.contract import Array
 from alm_plugin.stream import Stream
@@ -129,7 +129,7 @@ class FarMind:
         patient: bool = False,
     ) -> None:
         self.gain_db = np.array(first_db, np.float32)
-        self.loudness_lufs = np.full(len(widths), -70.0)
+        self.pull_db = np.zeros(len(widths), np.float32)
         self.roles = list(roles)
         self.late = 0
         self.frame = 0
@@ -138,11 +138,11 @@ class FarMind:
         self._behind = clock_frames - 1 if clock_frames else 0
         self.gives_up = threading.Event()
         self._wires, self._keep, self._patient = wires, keep, patient
-        stops = np.cumsum(widths)
-        self._sides = [slice(int(stop - width), int(stop)) for stop, width in zip(stops, widths, strict=True)]
-        self._block = np.zeros((int(stops[-1]), longest), np.float32)
-        self.peaks = np.zeros(int(stops[-1]))
+        self.sides = [slice(sum(widths[:k]), sum(widths[: k + 1])) for k in range(len(widths))]
+        self.peaks = np.zeros(sum(widths))  # of all strips' sides, falling slowly
+        self._block = np.zeros((sum(widths), longest), np.float32)
         self._came = np.zeros(wires.gains.shape)
+        self._rows = dict(zip(GAIN_ROWS, self._came[1:].reshape(len(GAIN_ROWS), -1), strict=True))
 
     @property
     def faults(self) -> int:
@@ -163,9 +163,8 @@ class FarMind:
 
     def hear(self, taps: Sequence[Array], samples: int) -> None:
         """Write down a block for the worker."""
-        for sides, tap in zip(self._sides, taps, strict=True):
-            self._block[sides, :samples] = tap
         block = self._block[:, :samples]
+        np.concatenate(taps, out=block)
         self._wires.taps.write(block)
         hold_peaks(block, self._keep, self.peaks)
 
@@ -184,14 +183,9 @@ class FarMind:
             self._wires.gains.read(self._came)
         if self._came[0] < due:
             self.late += 1
-        channels = len(self.gain_db)
         if self._came[0]:
-            self.gain_db[:] = self._came[1 : channels + 1]
-            self.loudness_lufs[:] = self._came[channels + 1 :]
-
-    def peak(self, strip: int) -> float:
-        """Peak of a strip's sides, falling slowly."""
-        return float(self.peaks[self._sides[strip]].max())
+            self.gain_db[:] = self._rows["gain_db"]
+            self.pull_db[:] = self._rows["pull_db"]
 
 
 @dataclass
@@ -237,9 +231,8 @@ class Player:
         )
         self.stream = Stream(self.mixer, rate, widths, self.mind, keeps_curves=False)
         self._tape = np.zeros((self.wires.tape.channels, block), np.float32)
-        self._out = np.zeros((self.mixer.channels, block), np.float32)
+        self._out = self._tape[-self.mixer.channels :]
         self._out_peaks = np.zeros(self.mixer.channels)
-        self._status = np.zeros(self.wires.status.shape)
         self._took = np.zeros((1, 1), np.float32)
         self._gains = np.zeros((len(self._strips), 1), np.float32)
         self._sandboxes = {node.sandbox for node in _isolated(self.mixer)}
@@ -265,7 +258,6 @@ class Player:
         y[:] = self._out
         hold_peaks(self._out, self._keep, self._out_peaks)
         self._tape[: len(x)] = x
-        self._tape[len(x) :] = self._out
         self.wires.tape.write(self._tape)
         if self.mind.frame != self._told:
             self._told = self.mind.frame
@@ -332,10 +324,11 @@ class Player:
 
     def tell(self) -> None:
         """Publish where everything is: after every frame, and at the end."""
-        status, stream = self._status, self.stream
-        status[: len(COUNTS)] = (
-            self.mind.frame,
-            self.mind.late,
+        stream, mind = self.stream, self.mind
+        # Numbers in a list, turned into an array once: cold, a call of numpy costs more than a strip here.
+        status: list[float] = [
+            mind.frame,
+            mind.late,
             self.device.blocks,
             self.device.xruns,
             self.lost,
@@ -344,14 +337,14 @@ class Player:
             self.is_fifo,
             stream.ceiling_samples,
             sum(len(sandbox.faults) for sandbox in self._sandboxes),
-        )
-        for index, (name, strip) in enumerate(zip(self.mixer, self._strips, strict=True)):
-            peak, at = self.mind.peak(index), len(COUNTS) + len(STRIP_ROWS) * index
-            out = 0.0 if strip.is_silent else peak * strip.gain.present_factor
-            applied_db = stream.applied_db[name]
-            status[at : at + len(STRIP_ROWS)] = (peak, out, applied_db, self.mind.gain_db[index], strip.is_silent)
-            self._gains[index] = -math.inf if strip.is_silent else applied_db
-        status[len(status) - len(self._out_peaks) :] = self._out_peaks
+        ]
+        peaks, models_db, gains_db = mind.peaks.tolist(), mind.gain_db.tolist(), []
+        for name, strip, sides, model_db in zip(self.mixer, self._strips, mind.sides, models_db, strict=True):
+            peak, silent, applied_db = max(peaks[sides]), strip.is_silent, stream.applied_db[name]
+            status += (peak, 0.0 if silent else peak * strip.gain.present_factor, applied_db, model_db, silent)
+            gains_db.append(-math.inf if silent else applied_db)
+        status += self._out_peaks.tolist()
+        self._gains[:, 0] = gains_db
         self.wires.status.write(status)
 
 

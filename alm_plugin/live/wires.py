@@ -22,6 +22,9 @@ COUNTS = ("frame", "late_frames", "blocks", "xruns", "lost", "failed", "mended",
 STRIP_ROWS = ("input_peak", "output_peak", "applied_db", "model_db", "silent")
 """Of each strip: its peaks before and behind the gain, the gain, what the mind wants, and whether it is silenced."""
 
+GAIN_ROWS = ("gain_db", "loudness_lufs", "pull_db", "reason", "ring_hz")
+"""Of `Wires.gains`, behind the frame that they are for; the last three are 0 where nobody judges the model's gains."""
+
 
 class Order(IntEnum):
     """What the supervisor asks of the audio process."""
@@ -45,7 +48,9 @@ class Wires:
     taps : Ring
         Audio to worker: what the model hears, a row per side of a strip.
     gains : Slot
-        Worker to audio: the frame that they are for, gains in dB (C,), running loudness in LUFS (C,).
+        Worker to audio: the frame that they are for, then `GAIN_ROWS`, each of all strips.
+    stand : Slot
+        Supervisor to worker: trims and locks in dB, NaN for none, and who is silent (3, C).
     memory : Slot
         Worker to its successor: the model's state (C, numbers).
     orders : Mailbox
@@ -62,6 +67,7 @@ class Wires:
 
     taps: Ring
     gains: Slot
+    stand: Slot
     memory: Slot
     orders: Mailbox
     status: Slot
@@ -75,7 +81,8 @@ class Wires:
         strips, samples = len(widths), math.ceil(RING_S * sample_rate)
         return cls(
             Ring(sum(widths), samples),
-            Slot(1 + 2 * strips),
+            Slot(1 + len(GAIN_ROWS) * strips),
+            Slot((3, strips)),
             Slot((strips, max(1, numbers))),
             Mailbox(1024),
             Slot(len(COUNTS) + len(STRIP_ROWS) * strips + channels),

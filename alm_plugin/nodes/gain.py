@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numba import njit
@@ -48,6 +49,18 @@ def multiply(x, start, end, t, length, out):
 
 
 @njit(cache=True, nogil=True)
+def multiply_and_add(x, start, end, t, length, out):
+    """Add what `multiply` makes of `x` (1 or channels, samples) to `out` (channels, samples): the same samples."""
+    settled = min(max(length - t, 0), out.shape[1])
+    for channel in range(out.shape[0]):
+        row = channel if x.shape[0] > 1 else 0
+        for i in range(settled):
+            out[channel, i] += np.float32(x[row, i] * factor_at(start, end, t + i, length))
+        for i in range(settled, out.shape[1]):
+            out[channel, i] += np.float32(x[row, i] * end)
+
+
+@njit(cache=True, nogil=True)
 def multiply_each(x, factors, out):
     """Write `x` (channels, samples) times `factors` (samples,) to `out`."""
     for channel in range(x.shape[0]):
@@ -84,6 +97,8 @@ class Ramp:
     @property
     def present(self) -> float:
         """Factor of the next sample."""
+        if self.t >= self.length:
+            return self.end
         return factor_at(self.start, self.end, self.t, self.length)
 
     @property
@@ -104,6 +119,11 @@ class Ramp:
         multiply(x, self.start, self.end, self.t, self.length, out)
         self.t = min(self.t + x.shape[1], self.length)
 
+    def add(self, x: Audio, out: Audio) -> None:
+        """Add `x` (1 or channels, samples) times the factor to `out` (channels, samples), and move on."""
+        multiply_and_add(x, self.start, self.end, self.t, self.length, out)
+        self.t = min(self.t + x.shape[1], self.length)
+
 
 def warm_up() -> None:
     """Compile the kernels, or load them: the first call of each costs more than a block of audio may take."""
@@ -112,6 +132,10 @@ def warm_up() -> None:
     x = np.zeros((1, 1), np.float32)
     ramp.apply(x, x.copy())
     multiply_each(x, np.zeros(1), x.copy())
+    part = np.zeros((2, 2), np.float32)[:, :1]
+    for block in (x, part):
+        ramp.add(block, x)
+        ramp.add(block, part)
 
 
 class Gain(Node):
@@ -198,17 +222,17 @@ class Gain(Node):
             raise ParameterError(
                 f"delay_samples must be >= 0 and ramp_samples >= 1, got {delay_samples} and {ramp_samples}"
             )
-        self.gain_db = gain_db
-        self._begin(int(delay_samples), int(ramp_samples))
+        gain_db = in_range("gain_db", gain_db, -math.inf, MAX_GAIN_DB)
+        schedule([self], [gain_db], int(delay_samples), int(ramp_samples))
 
     def reset(self) -> None:
         """Be at `gain_db`, whatever move was under way."""
         self._must_begin = False
         self._ramp.jump(float(db_to_factor(self._gain_db)))
 
-    def _begin(self, delay: int, length: int) -> None:
-        self._must_begin = False
-        self._ramp.begin(float(db_to_factor(self._gain_db)), delay, length)
+    def _follow(self, sample_rate: int) -> None:
+        if self._must_begin:
+            self.schedule(self._gain_db, 0, max(1, ms_to_samples(self._ramp_ms, sample_rate)))
 
     def follow(self, x: Audio, gains_db: NDArray[np.float64]) -> Audio:
         """Multiply a block (channels, samples) by a gain in dB for each of its samples; the last one stays."""
@@ -217,10 +241,23 @@ class Gain(Node):
         multiply_each(np.ascontiguousarray(x), db_to_factor(gains_db), out)
         return out
 
+    def add_block(self, x: Audio, out: Audio, sample_rate: int) -> None:
+        """Add what `process_block` makes of the next block (1 or channels, samples) to `out` (channels, samples)."""
+        self._follow(sample_rate)
+        self._ramp.add(x, out)
+
     def process_block(self, x: Audio, sample_rate: int) -> Audio:
         """Multiply the next block (channels, samples); see `Node.process_block`."""
-        if self._must_begin:
-            self._begin(0, max(1, ms_to_samples(self._ramp_ms, sample_rate)))
+        self._follow(sample_rate)
         out = np.empty(x.shape, np.float32)
         self._ramp.apply(np.ascontiguousarray(x), out)
         return out
+
+
+def schedule(gains: Sequence[Gain], gains_db: Sequence[float], delay_samples: int, ramp_samples: int) -> None:
+    """`Gain.schedule` for several, each to its own of `gains_db`: what numpy costs is paid once for all."""
+    for gain, gain_db, factor in zip(gains, gains_db, db_to_factor(gains_db).tolist(), strict=True):
+        if not gain_db <= MAX_GAIN_DB:
+            in_range("gain_db", gain_db, -math.inf, MAX_GAIN_DB)
+        vars(gain).update(_gain_db=gain_db, _must_begin=False)
+        gain._ramp.begin(factor, delay_samples, ramp_samples)

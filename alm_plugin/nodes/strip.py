@@ -284,6 +284,11 @@ class Strip(Fader):
             x = self._gain.process_block(x, self._format[0])
         return self._guarded(self._post, self._muted(x))
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the gain is all that there is behind the tap, on a stereo bus."""
+        return self._mute_gain.is_unity and self._pan.is_unity and not self._post
+
     def to_bus(self, x: Audio, channels: int) -> Audio:
         """Make what `finish` returned fit a bus: panned to 2 channels, or (left + right) / 2 for 1.
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alm_plugin.errors import ParameterError
-from alm_plugin.nodes.gain import Gain, Ramp, factor_at, multiply
+from alm_plugin.nodes.gain import Gain, Ramp, factor_at, multiply, multiply_and_add
 
 RATE = 48_000
 
@@ -39,6 +39,11 @@ def test_the_kernel_equals_its_twin(start, end, t, length, shape):
     out = np.full_like(x, np.nan)
     multiply(x, start, end, t, length, out)
     np.testing.assert_array_equal(out, slow_ramp(x, start, end, t, length))
+    for wide in (x, x[:1]):
+        before = np.random.default_rng(2).standard_normal(shape).astype(np.float32)
+        total = before.copy()
+        multiply_and_add(wide, start, end, t, length, total)
+        np.testing.assert_array_equal(total, before + slow_ramp(wide, start, end, t, length))
     assert factor_at(start, end, length, length) == end
     assert factor_at(start, end, min(t, 0), length) == start
 
