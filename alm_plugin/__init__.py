@@ -2,7 +2,7 @@
 
 The path of the sound, and where to read on: `FrontEnd` hears (features), a `Model` decides (models), `Gain`, `Pan`,
 `Chain` and `Strip` act (nodes), `Group` and `Return` gather (routing), `Mixer` puts them together, a `Preset` fills its
-strips, a `Session` keeps it, `render_files` sends files through it.
+strips, a `Session` keeps it, `render_files` sends files through it, `Live` a band on stage.
 
 >>> from alm_plugin import Mixer, Strip
 >>> mixer = Mixer({"vocals": Strip(role="vocals"), "kick": Strip()})
@@ -27,12 +27,15 @@ if TYPE_CHECKING:
     )
     from alm_plugin.features.clock import ModelClock
     from alm_plugin.features.front_end import Features, FrontEnd
+    from alm_plugin.live.audio import DeviceSpec
+    from alm_plugin.live.safety import StageLimits
+    from alm_plugin.live.supervisor import Live
     from alm_plugin.mixer import Mixer
     from alm_plugin.models.contract import Model, ModelMetadata
     from alm_plugin.models.registry import load_model
     from alm_plugin.nodes.bus import Group, Return
     from alm_plugin.nodes.chain import Chain
-    from alm_plugin.nodes.external import External
+    from alm_plugin.nodes.external import External, Sandbox
     from alm_plugin.nodes.gain import Gain
     from alm_plugin.nodes.keyed import Keyed, SidechainCompressor
     from alm_plugin.nodes.node import Node
@@ -68,6 +71,7 @@ _HOME = {
     "Keyed": "nodes.keyed",
     "SidechainCompressor": "nodes.keyed",
     "External": "nodes.external",
+    "Sandbox": "nodes.external",
     "Strip": "nodes.strip",
     "Group": "nodes.bus",
     "Return": "nodes.bus",
@@ -80,6 +84,9 @@ _HOME = {
     "save_session": "session",
     "find_tracks": "render",
     "render_files": "render",
+    "DeviceSpec": "live.audio",
+    "StageLimits": "live.safety",
+    "Live": "live.supervisor",
 }
 
 __all__ = [
@@ -88,6 +95,7 @@ __all__ = [
     "AudioTypeError",
     "Automation",
     "Chain",
+    "DeviceSpec",
     "External",
     "Features",
     "FrontEnd",
@@ -95,6 +103,7 @@ __all__ = [
     "Group",
     "Keyed",
     "LatencyError",
+    "Live",
     "Mixer",
     "Model",
     "ModelClock",
@@ -107,8 +116,10 @@ __all__ = [
     "PluginError",
     "Preset",
     "Return",
+    "Sandbox",
     "Session",
     "SidechainCompressor",
+    "StageLimits",
     "Strip",
     "find_tracks",
     "load_model",

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from alm_plugin import load_session
 from alm_plugin.export.automation import read_csv
@@ -55,8 +56,15 @@ def has_plugins_where_there_are_any(space, said):
         assert (f"without it: {name}" in said) != (f"{name}: 0 samples late" in said)
 
 
+def plays_on_stage(space, said):
+    assert "keys: -9.0 dB, yours" in said
+    assert soundfile.info("take/mix.wav").duration == pytest.approx(6.0, abs=0.1)
+    assert np.abs(read_csv("take/curves.csv").gains_db["vocals"]).max() <= 4.0
+
+
 PROMISED = {
     "mix_a_song": is_mixed_with_its_curves,
+    "on_stage": plays_on_stage,
     "preset_and_plugin": has_plugins_where_there_are_any,
     "stream_blocks": streams_the_same_samples,
     "your_own_console": breathes,
@@ -71,7 +79,7 @@ def test_example_does_what_it_says(path, capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("ALM_PLUGIN_CACHE", str(tmp_path))
     monkeypatch.setattr(sys, "argv", [str(path)])
     assert len(path.read_text().splitlines()) <= 50
-    space = runpy.run_path(str(path))
+    space = runpy.run_path(str(path), run_name="__main__")
     said = capsys.readouterr().out
     assert said
     assert "nan" not in said

@@ -20,13 +20,13 @@ from rich.table import Table
 from alm_plugin.errors import ParameterError
 from alm_plugin.live.audio import DeviceSpec
 from alm_plugin.live.devices import BACKENDS, list_devices
+from alm_plugin.live.safety import StageLimits
 from alm_plugin.live.supervisor import Live, end_by_signal, recall
-from alm_plugin.models.registry import NETWORKS, RULES
+from alm_plugin.models.registry import NETWORKS, RULES, RUNTIMES
 from alm_plugin.models.roles import guess_role
 from alm_plugin.preset import Preset, load_preset, user_bands_dir
 
 SOUNDCHECK_S = 30.0
-SLEW_DB_PER_S = 12.0
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -55,7 +55,21 @@ def add(commands: argparse._SubParsersAction) -> None:
     live.add_argument("--preset", metavar="PRESET", help="plugins by role, as for mix")
     live.add_argument("--role", action="append", default=[], metavar="NAME=ROLE", help="as for mix; repeatable")
     live.add_argument("--model", metavar="MODEL", help=f"{', '.join([*NETWORKS, *RULES])} or a .safetensors file")
+    live.add_argument(
+        "--runtime",
+        choices=list(RUNTIMES),
+        default="torch",
+        help="what runs the network; onnx needs the onnx extra, and less of a core; default: torch",
+    )
     live.add_argument("--strength", type=float, metavar="0..100", help="%% of the model's gains; default: 100")
+    live.add_argument(
+        "--range",
+        type=float,
+        default=StageLimits.range_db,
+        metavar="DB",
+        help="furthest that the model moves a channel from where you stand; default: 6",
+    )
+    live.add_argument("--no-limits", action="store_true", help="play what 'alm mix' would: no range, no ring detector")
     live.add_argument("--mono", action="store_true", help="mix to one channel instead of two")
     live.add_argument(
         "--soundcheck",
@@ -152,8 +166,10 @@ def _live(arguments: argparse.Namespace) -> int:
     mixer = preset.mixer(roles, channels=1 if arguments.mono else 2, zero_latency=True, **options)
     if arguments.strength is not None:
         mixer.strength = arguments.strength
-    for name in mixer:
-        mixer[name].slew_db_per_s = mixer[name].slew_db_per_s or SLEW_DB_PER_S
+    limits = None if arguments.no_limits else StageLimits(arguments.range)
+    if limits is not None:
+        for name in mixer:
+            mixer[name].slew_db_per_s = mixer[name].slew_db_per_s or limits.slew_db_per_s
     last = user_bands_dir().parent / "live.json"
     if arguments.resume:
         recall(mixer, last)
@@ -162,7 +178,9 @@ def _live(arguments: argparse.Namespace) -> int:
         arguments.backend or _backend(), arguments.device, arguments.sample_rate, arguments.block_size, ports
     )
     stereo = [name for name, given in channels.items() if len(given) == 2]
-    live = Live(mixer, device, stereo=stereo, record=arguments.record, state=last)
+    live = Live(
+        mixer, device, stereo=stereo, limits=limits, runtime=arguments.runtime, record=arguments.record, state=last
+    )
     console = Console(stderr=True)
     if not arguments.json and not arguments.resume and last.is_file():
         console.print("the settings of the last time come back with --resume", highlight=False)
