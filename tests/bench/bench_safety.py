@@ -23,6 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import argparse
 import json
 import time
+import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -35,11 +36,15 @@ import soxr
 from numpy.fft import irfft, rfft, rfftfreq
 from numpy.typing import NDArray
 
+from alm_plugin import Mixer, Strip
 from alm_plugin.data import presets_dir
 from alm_plugin.features.front_end import FrontEnd
 from alm_plugin.live.bleed import OWN_SHARE, BleedDetector
 from alm_plugin.live.ring import RingDetector
 from alm_plugin.live.safety import Safety, StageLimits
+from alm_plugin.live.stage import StageMind
+from alm_plugin.models.listener import Listener
+from alm_plugin.stream import Stream
 from training.examples import Conditions, Examples
 from training.song import SAMPLE_RATE, load_song, songs_in
 from training.stage import bleed, random_stage, responses
@@ -452,6 +457,38 @@ def bench_bleed(corpus: Path | None) -> dict[str, float]:
     return {f"bleed, {kind}, {k}": v for kind, songs in kinds.items() for k, v in judge_bleed(songs).items()}
 
 
+# ---- the model on a stage --------------------------------------------------------------------------------------
+
+
+def bench_stage() -> dict[str, float]:
+    """Mean distance of the demo's gains to the true balance, where it is off by half of what the demo is off by."""
+    folder = presets_dir() / "demo"
+    tracks = tomllib.loads((folder / "demo.toml").read_text("utf-8"))["tracks"]
+    roles = [track["role"] for track in tracks.values()]
+    audio, off_db = {}, np.array([-0.5 * track["disturbance_db"] for track in tracks.values()])
+    for name, back_db in zip(tracks, off_db, strict=True):
+        x, rate = soundfile.read(folder / f"{name}.ogg", dtype="float32", always_2d=True)
+        audio[name] = np.ascontiguousarray(x.T * np.float32(10.0 ** (back_db / 20.0)))
+    true_db = np.array([track["true_gain_db"] for track in tracks.values()]) - off_db
+    mixer = Mixer({name: Strip(role=role) for name, role in zip(tracks, roles, strict=True)}, "alm-mr")
+    mind = StageMind(Listener(mixer.model, rate, roles), rate, StageLimits())
+    stream = Stream(mixer, rate, {name: len(x) for name, x in audio.items()}, mind)
+    samples = min(x.shape[1] for x in audio.values())
+    stream.check(rate, audio := {name: x[:, :samples] for name, x in audio.items()})
+    stream.process(audio, np.zeros((2, samples), np.float32))
+    curves = np.array(list(stream.automation().gains_db.values()))
+    late_db = curves[:, 2 * curves.shape[1] // 5 :].mean(axis=1)
+
+    def distance(gains_db: Floats) -> float:
+        apart_db = gains_db - true_db
+        return float(np.abs(apart_db - np.median(apart_db)).mean())
+
+    return {
+        "demo on a stage, distance before, dB": distance(np.zeros(len(tracks))),
+        "demo on a stage, distance after, dB": distance(late_db),
+    }
+
+
 # ---- cost ------------------------------------------------------------------------------------------------------
 
 
@@ -488,7 +525,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     say = (lambda line: None) if arguments.json else print
-    result = bench_cost(8) | bench_cost(32)
+    result = bench_cost(8) | bench_cost(32) | bench_stage()
     result |= bench_rings(say) | bench_false_alarms(say, arguments.corpus) | bench_bleed(arguments.corpus)
     if arguments.json:
         print(json.dumps(result, indent=2))
