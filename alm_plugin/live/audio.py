@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
@@ -46,7 +46,7 @@ class DeviceSpec:
     ----------
     backend, name, sample_rate, block_size, channel_map
         See `open_device`.
-    source : (inputs, samples) array, optional
+    source : (inputs, samples) array, or iterable of blocks (inputs, block_size), optional
         What a silent device hears.
     freewheel : bool
         Whether a silent device runs as fast as the worker answers.
@@ -57,7 +57,7 @@ class DeviceSpec:
     sample_rate: int | None = None
     block_size: int | None = None
     channel_map: Mapping[str, str | int] | None = None
-    source: NDArray[np.float32] | None = None
+    source: NDArray[np.float32] | Iterable[NDArray[np.float32]] | None = None
     freewheel: bool = False
 
     def open(self, inputs: Sequence[str], outputs: Sequence[str]) -> Device:
@@ -229,6 +229,7 @@ class Player:
         self.mind = FarMind(
             self.wires, far.first_db, list(widths.values()), roles, self._keep, block, frame, self.patient
         )
+        self._obey()  # what waits holds from the first sample on
         self.stream = Stream(self.mixer, rate, widths, self.mind, keeps_curves=False)
         self._tape = np.zeros((self.wires.tape.channels, block), np.float32)
         self._out = self._tape[-self.mixer.channels :]
@@ -244,7 +245,7 @@ class Player:
     def __call__(self, x: Array, y: Array) -> None:
         """Mix a block of the device's inputs `x` (inputs, samples) to its outputs `y`."""
         begin = time.perf_counter_ns()
-        if self.stream.position == 0:
+        if self.device.blocks == 0:  # a thread of its own after every start
             self._become_real_time()
         if self._blocks is None:  # the device hands over the same arrays every time
             self._blocks = {name: x[rows[0] : rows[-1] + 1] for name, rows in self.sources.items()}
@@ -337,6 +338,7 @@ class Player:
             self.is_fifo,
             stream.ceiling_samples,
             sum(len(sandbox.faults) for sandbox in self._sandboxes),
+            self.device.unplugged,
         ]
         peaks, models_db, gains_db = mind.peaks.tolist(), mind.gain_db.tolist(), []
         for name, strip, sides, model_db in zip(self.mixer, self._strips, mind.sides, models_db, strict=True):
@@ -400,6 +402,8 @@ def main(
         def lost(reason: str) -> None:
             player.lost += 1
             device.stop()
+            player.mind.peaks[:] = 0.0
+            player.tell()  # no block will, for now
             while not ends.wait(AGAIN_S):
                 with contextlib.suppress(AlmError):
                     device.start(player, lost)

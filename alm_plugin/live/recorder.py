@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import struct
 from collections.abc import Sequence
-from io import BufferedWriter
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +15,11 @@ from alm_plugin.data import reason_of
 from alm_plugin.errors import AudioFileError
 from alm_plugin.features.clock import ModelClock
 
-HEADER_EVERY_S = 1.0
 _LARGEST = 2**32 - 1 - 1024
 
 
 # RIFF, fmt (float32), fact, data: 58 bytes. libsndfile could write the samples, but says how many there are only when
-# it closes the file, and a recording must be whole up to the last second also if nobody lives to close it.
+# it closes the file, and a recording must be whole up to its last block also if nobody lives to close it.
 def _header(channels: int, sample_rate: int, data_bytes: int) -> bytes:
     frame = 4 * channels
     fmt = struct.pack("<4sIHHIIHHH", b"fmt ", 18, 3, channels, sample_rate, sample_rate * frame, frame, 32, 0)
@@ -30,7 +29,7 @@ def _header(channels: int, sample_rate: int, data_bytes: int) -> bytes:
 
 
 class WavFile:
-    """A float32 WAV file that is whole up to `sync`, whatever happens then. A second one goes on where 4 GB are full.
+    """A float32 WAV file that is whole after every block, whatever happens then. Another goes on where 4 GB are full.
 
     Parameters
     ----------
@@ -43,38 +42,30 @@ class WavFile:
         self.parts = 0
         self._file = self._next()
 
-    def _next(self) -> BufferedWriter:
+    def _next(self) -> FileIO:
         self.parts += 1
         self._bytes = 0
         path = self.path if self.parts == 1 else self.path.with_stem(f"{self.path.stem} {self.parts}")
-        file = path.open("wb")
+        file = path.open("wb", buffering=0)
         file.write(_header(self.channels, self.sample_rate, 0))
         return file
 
     def write(self, block: NDArray[np.float32]) -> None:
-        """Add a block (channels, samples); OSError if the disk is full."""
+        """Add a block (channels, samples); OSError if there is no room for it."""
         data = np.ascontiguousarray(block.T, "<f4").tobytes()
         if self._bytes + len(data) > _LARGEST:
             self.close()
             self._file = self._next()
-        self._file.write(data)
+        _add(self._file, data)
         self._bytes += len(data)
-
-    def sync(self) -> None:
-        """Have all so far in the file, and its header know."""
-        self._file.flush()
         end = self._file.tell()
         self._file.seek(0)
         self._file.write(_header(self.channels, self.sample_rate, self._bytes))
-        self._file.flush()
         self._file.seek(end)
 
     def close(self) -> None:
-        """Sync, and be done."""
-        try:
-            self.sync()
-        finally:
-            self._file.close()
+        """Be done."""
+        self._file.close()
 
 
 class Recorder:
@@ -110,7 +101,6 @@ class Recorder:
     ) -> None:
         self.folder, self.sample_rate, self.clock = folder, sample_rate, clock
         self.samples = 0
-        self._synced = 0
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if any(folder.glob("*.wav")):
@@ -118,8 +108,8 @@ class Recorder:
             names = [_plain(name) for name in inputs]
             self._inputs = [WavFile(folder / f"{name}.wav", 1, sample_rate) for name in names]
             self._mix = WavFile(folder / "mix.wav", channels, sample_rate)
-            self._curves = (folder / "curves.csv").open("w", encoding="utf-8", newline="")
-            self._curves.write(",".join(["time_s", *(f'"{name}"' if "," in name else name for name in strips)]) + "\n")
+            self._curves = (folder / "curves.csv").open("wb", buffering=0)
+            self._add_row(["time_s", *(f'"{name}"' if "," in name else name for name in strips)])
         except OSError as error:
             raise AudioFileError(f"{folder}: expected a folder to record to, got {reason_of(error)}") from None
 
@@ -129,22 +119,31 @@ class Recorder:
             file.write(row[None])
         self._mix.write(tape[len(self._inputs) :])
         self.samples += tape.shape[1]
-        if self.samples - self._synced > HEADER_EVERY_S * self.sample_rate:
-            self._synced = self.samples
-            for file in (*self._inputs, self._mix):
-                file.sync()
-            self._curves.flush()
 
     def write_gains(self, frame: int, gains_db: NDArray[np.float32]) -> None:
         """Add a frame's gains (strips,) in dB."""
         time_s = self.clock.boundary(frame, self.sample_rate) / self.sample_rate
-        self._curves.write(",".join([f"{time_s:.6f}", *map(str, gains_db)]) + "\n")
+        self._add_row([f"{time_s:.6f}", *map(str, gains_db)])
+
+    def _add_row(self, cells: Sequence[str]) -> None:
+        _add(self._curves, (",".join(cells) + "\n").encode())
 
     def close(self) -> None:
         """Finish the files; what cannot be written any more is left out."""
         for file in (*self._inputs, self._mix, self._curves):
             with contextlib.suppress(OSError):
                 file.close()
+
+
+def _add(file: FileIO, data: bytes) -> None:
+    """Write all of it to a file's end, or, where there is no room, nothing."""
+    end, rest = file.tell(), memoryview(data)
+    try:
+        while rest:
+            rest = rest[file.write(rest) :]
+    except OSError:
+        file.truncate(end)
+        raise
 
 
 def _plain(name: str) -> str:

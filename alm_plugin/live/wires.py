@@ -16,7 +16,7 @@ from alm_plugin.models.contract import Array, ModelMetadata, State
 RING_S = 8.0
 """Sound that a worker finds when it starts again, and that a recorder may be behind."""
 
-COUNTS = ("frame", "late_frames", "blocks", "xruns", "lost", "failed", "mended", "fifo", "bent", "plugins")
+COUNTS = ("frame", "late_frames", "blocks", "xruns", "lost", "failed", "mended", "fifo", "bent", "plugins", "unplugged")
 """Of `Wires.status`, in front of its rows per strip: see `alm_plugin.live.audio.Player`."""
 
 STRIP_ROWS = ("input_peak", "output_peak", "applied_db", "model_db", "silent")

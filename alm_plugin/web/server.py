@@ -20,6 +20,7 @@ import threading
 from collections import Counter, deque
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from alm_plugin.errors import AlmError, ParameterError
 from alm_plugin.web.messages import App, encode, read
@@ -331,6 +332,7 @@ class Page:
                 if dropped == 1:
                     client.complain(f"messages must be at most {MESSAGES_PER_S:g} per second, got more")
                 elif dropped >= MAX_DROPPED:
+                    self.counts["flood ended"] += 1
                     return  # without farewell: to wait for an answer would be to read on
                 # While this page waits it is not read from, and all others have their turn.
                 await asyncio.sleep(1.0 / MESSAGES_PER_S)
@@ -375,7 +377,7 @@ class Page:
                 if turn % STATES_PER_S == 0:
                     self._describe_again()
                 try:
-                    state = encode(self._app.owner.state())
+                    state = encode(self._with_faults(self._app.owner.state()))
                 except Exception as error:  # pages that hear nothing say so; the next turn may be better
                     self._failed(error)
                 else:
@@ -383,6 +385,13 @@ class Page:
                         client.offer(state)
             turn += 1
             await asyncio.sleep(1.0 / STATES_PER_S)
+
+    def _with_faults(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Add to the owner's state what happened here."""
+        if not self.counts["flood ended"]:
+            return state
+        flood = {"text": "a page that sent too much was closed", "count": self.counts["flood ended"]}
+        return state | {"faults": [*state.get("faults", ()), flood]}
 
     def _describe(self) -> bool:
         about = self._app.owner.describe()

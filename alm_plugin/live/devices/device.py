@@ -62,6 +62,8 @@ class Device(ABC):
         Times that the driver has found somebody late, since it was made.
     blocks : int
         Blocks that were called back for, since the last start.
+    unplugged : int
+        Times that a channel has lost the last port it was connected to, while the device itself went on.
     """
 
     backend: str
@@ -88,7 +90,8 @@ class Device(ABC):
         self._wanted = sample_rate, block_size
         self.sample_rate = self.block_size = 0
         self._map = _checked_map(channel_map, self.inputs, self.outputs)
-        self.xruns = self.blocks = 0
+        self.xruns = self.blocks = self.unplugged = 0
+        self._x = self._y = np.zeros((0, 0), np.float32)
         self._fault: str | None = None
         self._callback: Callback | None = None
         self._stopping, self._lock = threading.Event(), threading.Lock()
@@ -113,7 +116,8 @@ class Device(ABC):
         ----------
         callback : callable
             Called as ``callback(inputs, outputs)`` for each block in the driver's thread with two arrays, (channels,
-            block_size) float32, the same ones each time; it has to fill `outputs`. If it raises, the device is lost.
+            block_size) float32, the same ones each time, also after another start; it has to fill `outputs`. If it
+            raises, the device is lost.
         on_lost : callable, optional
             Called once as ``on_lost(reason)`` in a thread of its own, where `stop` and `start` may be called, when the
             device is unplugged, its server has gone, or it changes its rate or block size. From then on `callback` is
@@ -128,8 +132,9 @@ class Device(ABC):
             if self._watcher is not None:
                 raise ParameterError("the device is started already")
             self._open()
-            self._x = np.zeros((len(self.inputs), self.block_size), np.float32)
-            self._y = np.zeros((len(self.outputs), self.block_size), np.float32)
+            if not self._x.size:
+                self._x = np.zeros((len(self.inputs), self.block_size), np.float32)
+                self._y = np.zeros((len(self.outputs), self.block_size), np.float32)
             self._callback, self._fault, self.blocks = callback, None, 0
             self._stopping.clear()
             try:

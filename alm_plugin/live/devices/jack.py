@@ -16,7 +16,8 @@ _REMEDY = "pip install 'alm-plugin[live]', and libjack (Debian: apt-get install 
 class Jack(Device):
     """A client of a JACK server that is running.
 
-    Its ports have the channels' names. Ports are connected at `start`; after that a patch bay may do as it likes.
+    Its ports have the channels' names. Ports are connected at `start`; after that a patch bay may do as it likes. An
+    input that has nothing connected to it any more is counted in `unplugged`, and heard as silence.
 
     Parameters
     ----------
@@ -39,6 +40,7 @@ class Jack(Device):
         channel_map: Mapping[str, str | int] | None = None,
     ) -> None:
         self._client: Any = None
+        self._plugged: set[str] = set()  # inputs that something is connected to
         super().__init__(inputs, outputs, name or _default_server(), sample_rate, block_size, channel_map)
 
     @classmethod
@@ -122,11 +124,20 @@ class Jack(Device):
     def _begin(self) -> None:
         try:
             self._client.activate()
+            self._plugged = set()
             for own, port in self._wires:
                 source, target = (port, own) if own.is_input else (own, port)
                 self._client.connect(source, target)
         except _library().JackError as error:
             raise ParameterError(f"JACK server {self.name!r}: {error}") from None
+
+    def _look(self) -> None:
+        with self._lock:  # not while the client is closed
+            if self._client is None or self._fault is not None:
+                return
+            are = {port.shortname for port in self._client.inports if port.number_of_connections}
+            self.unplugged += len(self._plugged - are)
+            self._plugged = are
 
     def _close(self) -> None:
         client, self._client = self._client, None
