@@ -21,7 +21,7 @@ from alm_plugin.errors import ParameterError
 from alm_plugin.live.audio import DeviceSpec
 from alm_plugin.live.devices import BACKENDS, list_devices
 from alm_plugin.live.safety import StageLimits
-from alm_plugin.live.supervisor import Live, end_by_signal, recall
+from alm_plugin.live.supervisor import Live, end_by_signal, left_over, recall
 from alm_plugin.models.registry import NETWORKS, RULES, RUNTIMES
 from alm_plugin.models.roles import guess_role
 from alm_plugin.preset import Preset, load_preset, user_bands_dir
@@ -171,6 +171,8 @@ def _live(arguments: argparse.Namespace) -> int:
         for name in mixer:
             mixer[name].slew_db_per_s = mixer[name].slew_db_per_s or limits.slew_db_per_s
     last = user_bands_dir().parent / "live.json"
+    if pid := left_over(last):
+        raise ParameterError(f"no other mixer may play on, got one of the last time ('kill {pid}' ends it)")
     if arguments.resume:
         recall(mixer, last)
     last.parent.mkdir(parents=True, exist_ok=True)

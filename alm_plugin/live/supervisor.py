@@ -550,6 +550,7 @@ class Live:
         table = {
             "strength": self.mixer.strength,
             "freeze": self.mixer.freeze,
+            "plays_in": self._audio.pid if self._audio is not None and self._audio.is_alive() else None,
             "strips": {name: {field: getattr(self.mixer[name], field) for field in SETTINGS} for name in self.mixer},
         }
         table = json.loads(json.dumps(table).replace("-Infinity", "null"))
@@ -589,6 +590,17 @@ def recall(mixer: Mixer, path: Path) -> None:
         raise ParameterError(f"{path}: expected the settings of the last time, got {reason_of(error)}") from None
     except (ValueError, KeyError, TypeError, AlmError) as error:
         raise ParameterError(f"{path}: expected the settings of the last time, got {error}") from None
+
+
+def left_over(path: Path) -> int | None:
+    """Process of a mixer that plays on without its supervisor, by what that one last kept in `path`; None if none."""
+    try:
+        pid = int(json.loads(path.read_text("utf-8"))["plays_in"])
+        os.kill(pid, 0)
+        # The number may be another's by now.
+        return pid if b"multiprocessing" in Path(f"/proc/{pid}/cmdline").read_bytes() else None
+    except (OSError, OverflowError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _db(peak: float) -> float:

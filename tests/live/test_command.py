@@ -1,10 +1,15 @@
 import json
+import subprocess
+import sys
 
 import pytest
 import soundfile
 
 from alm_plugin.cli import main
+from alm_plugin.errors import ParameterError
+from alm_plugin.live import command
 from alm_plugin.live.devices import list_devices
+from alm_plugin.live.safety import StageLimits
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +37,46 @@ def test_a_band_is_mixed_recorded_and_comes_back(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "limits", "runtime"),
+    [
+        ([], StageLimits(), "torch"),
+        (["--range", "2"], StageLimits(range_db=2.0), "torch"),
+        (["--no-limits", "--runtime", "onnx"], None, "onnx"),
+    ],
+)
+def test_limits_and_runtime_reach_the_mixer(arguments, limits, runtime, monkeypatch, capfd):
+    seen = []
+
+    def live(mixer, device, **options):
+        seen.append((options["limits"], options["runtime"], mixer["in 1"].slew_db_per_s))
+        raise ParameterError("no sound")
+
+    monkeypatch.setattr(command, "Live", live)
+    assert main(["live", "--inputs", "2", *SILENT, *arguments]) == 2
+    assert seen == [(limits, runtime, limits and 12.0)]
+
+
+def test_one_that_plays_on_without_its_supervisor_is_named(tmp_path, capfd):
+    code = "import sys, time; print('plays', flush=True); time.sleep(60)"
+    other = subprocess.Popen([sys.executable, "-c", code, "multiprocessing"], stdout=subprocess.PIPE)
+    try:
+        assert other.stdout.readline() == b"plays\n"
+        kept = tmp_path / "config" / "alm" / "live.json"
+        kept.parent.mkdir(parents=True)
+        kept.write_text(json.dumps({"plays_in": other.pid}))
+        assert main(["live", "--inputs", "2", *SILENT]) == 2
+        assert (
+            f"no other mixer may play on, got one of the last time ('kill {other.pid}' ends it)"
+            in capfd.readouterr().err
+        )
+    finally:
+        other.kill()
+        other.communicate()
+    assert main(["live", "--inputs", "2", *SILENT]) == 0
+    assert json.loads(kept.read_text())["plays_in"] is None
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         ([], "--inputs N or --input NAME=PORT must be given, got neither"),
@@ -41,6 +86,7 @@ def test_a_band_is_mixed_recorded_and_comes_back(tmp_path, capsys):
         (["--input", "a=1,2,3"], "--input must be NAME=PORT or NAME=PORT,PORT, got 'a=1,2,3'"),
         (["--input", "a=1", "--input", "a=2"], "--input must name every channel once, got 'a' twice"),
         (["--inputs", "2", "--output", "1"], "--output must be 2 ports, got '1'"),
+        (["--inputs", "2", "--range", "-1"], "range_db must be in [0, 60], got -1"),
         (["--inputs", "2", "--role", "x=bass"], "--role must name one of in 1, in 2, got 'x'"),
         (["--inputs", "2", "--backend", "silent", "--device", "x"], "name of a silent device must be 'silence'"),
         (["--inputs", "2", "--backend", "silent", "--block-size", "8192"], "block_size must leave"),
