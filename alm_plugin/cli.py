@@ -46,7 +46,12 @@ SETTLED_S = 5.0
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit status is 0, 1 for a doctor with bad news, 2 for input that does not fit (one line)."""
-    arguments = _parser().parse_args(argv)
+    return run(_parser(), argv)
+
+
+def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
+    """Run the command that a parser finds: what ``run`` among its arguments returns; see `main`."""
+    arguments = parser.parse_args(argv)
     try:
         with _ending_cleanly():
             return arguments.run(arguments)
@@ -55,9 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         said = f"{error.filename or 'output'}: {reason_of(error)}"
     except KeyboardInterrupt:
-        print("alm: stopped, nothing written", file=sys.stderr)  # noqa: T201
+        print(f"{parser.prog}: stopped, nothing written", file=sys.stderr)  # noqa: T201
         return 130
-    print("alm:", " ".join(said.split("\n")), file=sys.stderr)  # noqa: T201
+    print(f"{parser.prog}:", " ".join(said.split("\n")), file=sys.stderr)  # noqa: T201
     return 2
 
 

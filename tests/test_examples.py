@@ -62,10 +62,17 @@ def plays_on_stage(space, said):
     assert np.abs(read_csv("take/curves.csv").gains_db["vocals"]).max() <= 4.0
 
 
+def brings_them_back(space, said):
+    assert "guitar: turn down" in said
+    assert abs(space["trims_db"]["guitar"] + 9.5) < 3.0
+    assert abs(space["trims_db"]["vocals"] - 8.0) < 3.0
+
+
 PROMISED = {
     "mix_a_song": is_mixed_with_its_curves,
     "on_stage": plays_on_stage,
     "preset_and_plugin": has_plugins_where_there_are_any,
+    "soundcheck": brings_them_back,
     "stream_blocks": streams_the_same_samples,
     "your_own_console": breathes,
     "your_own_model": ducks,
