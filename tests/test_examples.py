@@ -68,7 +68,12 @@ def brings_them_back(space, said):
     assert abs(space["trims_db"]["vocals"] - 8.0) < 3.0
 
 
+def teaches(space, said):
+    assert Path("dqn.safetensors").stat().st_size > 40_000
+
+
 PROMISED = {
+    "dqn": teaches,
     "mix_a_song": is_mixed_with_its_curves,
     "on_stage": plays_on_stage,
     "preset_and_plugin": has_plugins_where_there_are_any,

@@ -1,0 +1,435 @@
+"""How far a player is from the gain of the reference: a Bayesian filter, and what it has to say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alm_plugin.errors import ParameterError
+from alm_plugin.units import db_to_factor
+from solar.mix_map import FLOOR_POWER, MixMap, Second, loudness_ratio_db, power_ratio_db
+from solar.playing import Playing
+
+Floats = NDArray[np.float64]
+
+ERRORS_DB = np.arange(-75, 76)
+"""The grid of gain errors."""
+
+STARTS_DB = 62.0
+"""Errors beyond are not expected at the start."""
+
+STEP_DB = 3
+"""Between the errors for which a calibration is measured."""
+
+FEATURE_DB = np.arange(-60, 61)
+"""The grid of features, one bin each."""
+
+WIDTH_DB = 2.0
+"""Of the kernel that makes densities of a reference's seconds."""
+
+SURPRISE = 0.03
+"""Probability that a feature is nothing the reference knows of."""
+
+SHRINK_S, LEAST_S, MOST_CLASSES = 3.0, 3, 10
+"""A class of seconds is as good as its seconds, next to so many of all; fewer make no class of their own."""
+
+SPARE = 0.03
+"""Of the time, for seconds that are like no class, in which the player plays, and as much in which he does not."""
+
+LEAKS_DB = ((-22.0, -17.0), (-17.0, -12.0), (-13.0, -8.0), (-9.0, -4.0), (-13.0, -14.0), (-19.0, -8.0))
+"""Channels that are tried besides the reference's own: what the player's stem gets of the others, and they of his, in
+all."""
+
+RESIDUE = 0.03
+"""Share of what is taken for a leak that may be none."""
+
+WEIGHTS = 0.3, 0.2
+"""Exponents of the likelihoods of player and others: neither seconds nor features are independent."""
+
+FORGET_DB = 0.5
+"""Per second: how fast it is forgotten how loud the others have been."""
+
+MIX = 0.1
+"""Share of each channel that becomes any channel in a second: none of those tried is exactly the one that is."""
+
+STAY = 0.85
+"""Probability that the next second is of the same class for that reason alone."""
+
+DIFFUSION = 0.3
+"""Probability that the error moves by a step of the grid in a second."""
+
+TELEPORT = 5e-4
+"""Probability that it becomes any other: somebody turned a knob and did not say."""
+
+KNOB_ERROR = 0.5
+"""A hand turns a knob by anything between half and one and a half of what was asked for."""
+
+OBEYED = 0.1
+"""Probability of a second that a recommendation is followed in it, while nobody says so."""
+OBEYED_S = 15
+
+SILENT_DB = 2.0
+"""Errors within are right."""
+
+MOST_UP_DB = 30.0
+"""Never more at once: too loud is worse than too soft."""
+
+PER_MINUTE, GAP_S, LISTEN_S = 4, 5, 5
+GAIN, LEAST_DB = 0.45, 0.5
+"""Speak if the error to be expected becomes so many times what it is, and by so much less."""
+
+LEAKING_DB = 10.0
+
+VAGUE_DB, LOST_DB, REST_S = 12.0, 25.0, 12
+"""Who is perhaps far too soft, but perhaps only rests, is given so many seconds to be heard; and so is whoever has
+turned, before he is told again, if nothing is certain."""
+
+CANT_HEAR_S, CANT_HEAR_DB, CANT_HEAR = 8, 25.0, 3
+HEARD, INAUDIBLE, INAUDIBLE_DB, MISHEARD = 0.95, 0.8, -20.0, 0.05
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """What to tell a player.
+
+    Attributes
+    ----------
+    player : str
+    state : {"blank", "up", "down", "cant-hear"}
+        Blank: nothing is to be done, or not known yet.
+    change_db : float
+        By how much to turn; 0 if blank. Where a player cannot be heard, what he may try if he is playing.
+    confidence : float
+        Probability that this is the right way to turn; if blank, that the error is within 3 dB.
+    low_db, high_db : float
+        The error lies between, with a probability of 0.9; positive is too loud.
+    """
+
+    player: str
+    state: Literal["blank", "up", "down", "cant-hear"]
+    change_db: float
+    confidence: float
+    low_db: float
+    high_db: float
+
+
+def features(band_power: Floats, player: int) -> Floats:
+    """Find what the filter looks at: the player's power and loudness ratio, each other's share of the others, in dB.
+
+    The shares say which part of a song it is; of two stems there are none.
+
+    Parameters
+    ----------
+    band_power : (..., S, 24)
+    player : int
+
+    Returns
+    -------
+    (..., 2) or (..., S + 1), within +-60 dB
+
+    Examples
+    --------
+    >>> power = np.ones((3, 24))
+    >>> power[0] *= 2.0
+    >>> features(power, 0).round(1).tolist()
+    [0.0, 0.0, -3.0, -3.0]
+    """
+    others = np.delete(band_power.sum(axis=-1), player, axis=-1) + FLOOR_POWER
+    shares = 10.0 * np.log10(others / others.sum(axis=-1, keepdims=True)) if others.shape[-1] > 1 else others[..., :0]
+    ratios = power_ratio_db(band_power, player), loudness_ratio_db(band_power, player)
+    return np.clip(np.concatenate([np.stack(ratios, axis=-1), shares], axis=-1), FEATURE_DB[0], FEATURE_DB[-1])
+
+
+def others_db(band_power: Floats, player: int) -> Floats:
+    """Level of all but the player, (...).
+
+    Who plays alone and who is too loud both drown what is in the other stems; but alone these fall silent, next to what
+    they were before.
+    """
+    return 10.0 * np.log10(np.delete(band_power.sum(axis=-1), player, axis=-1).sum(axis=-1) + FLOOR_POWER)
+
+
+class Calibration:
+    """What a reference sounds like with its player at any wrong gain, through several channels.
+
+    Its seconds fall into classes, by who plays. Of each class, feature and gain error it keeps a density, smoothed from
+    the reference's own seconds with the player's stem re-gained: through the reference's channel as measured, and
+    through others that leak otherwise, because a performance's never leaks exactly as the reference's.
+
+    Parameters
+    ----------
+    maps : mapping of float to MixMap
+        By gain of the player in dB: the same seconds of the reference, re-gained and heard through the same channel
+        (separator). 0 is among them; between them levels are interpolated, beyond them continued.
+    player : str
+        Name of the stem.
+
+    Attributes
+    ----------
+    player : int
+    log_likelihood : (features, 121, channels, classes, 151) float32
+    plays : (classes,) bool
+        Whether the player does.
+    share : (classes,) float64
+        Of the time.
+
+    Raises
+    ------
+    ParameterError
+        Without 0 dB, for another player, or for one that never plays.
+    """
+
+    def __init__(self, maps: Mapping[float, MixMap], player: str) -> None:
+        if 0.0 not in maps or len(maps) < 2:
+            raise ParameterError(f"maps must be of 0 dB and other gains, got {', '.join(map(str, maps)) or 'none'}")
+        reference = maps[0.0]
+        if player not in reference.names:
+            raise ParameterError(f"player must be one of {', '.join(reference.names)}, got {player!r}")
+        self.name, self.player = player, reference.names.index(player)
+        # What the others leave in the player's stem does not grow with his gain, so that at the highest he stands clear
+        # of it; the others do of him at the lowest.
+        playing = _playing(maps[min(maps)])
+        playing[:, self.player] = _playing(maps[max(maps)])[:, self.player]
+        if not playing[:, self.player].any():
+            raise ParameterError(f"the reference must have {player} playing in it, got silence")
+        classes = self._classes(playing)
+        gains_db = ERRORS_DB[::STEP_DB].astype(np.float64)
+        measured = _interpolated(maps, gains_db)
+        between = np.stack([np.interp(ERRORS_DB, gains_db, row) for row in np.eye(len(gains_db))])
+        kernel = np.exp(-0.5 * ((FEATURE_DB[:, None] - FEATURE_DB) / WIDTH_DB) ** 2)
+        tables = [self._densities(heard, classes) @ kernel for heard in self._channels(measured)]
+        table = np.stack(tables)  # channels, features, classes, gains, bins
+        table /= table.sum(axis=-1, keepdims=True)
+        table = np.einsum("cfkgb,ge->fbcke", table, between)
+        self.log_likelihood = np.log((1.0 - SURPRISE) * table + SURPRISE / len(FEATURE_DB)).astype(np.float32)
+
+    def _classes(self, playing: NDArray[np.bool_]) -> list[NDArray[np.bool_] | None]:
+        """Seconds of each class; None for the one in which the player is not there at all."""
+        own = playing[:, self.player]
+        _, which, seconds = np.unique(playing, axis=0, return_inverse=True, return_counts=True)
+        kept = [k for k in np.argsort(-seconds)[:MOST_CLASSES] if seconds[k] >= LEAST_S]
+        classes: list[NDArray[np.bool_] | None] = [which.ravel() == k for k in kept]
+        self._pools = [own if own[c].any() else ~own for c in classes] + [own, None]
+        self.plays = np.array([bool(own[c].any()) for c in classes] + [True, False])
+        self.share = np.array([float(seconds[k]) for k in kept] + 2 * [SPARE * len(own)])
+        self.share /= self.share.sum()
+        return [*classes, own, None]
+
+    def _channels(self, measured: Floats) -> Iterator[Floats]:
+        """Band powers (gains, T, S, 24) as measured, and as through other channels."""
+        yield measured
+        # Without what the player's stem holds of the others even at the lowest gain, and they of him at higher ones.
+        stems = measured.shape[2]
+        dry = np.repeat(measured[:1], len(measured), axis=0)
+        floor = measured[0, :, self.player]
+        dry[:, :, self.player] = np.maximum(measured[:, :, self.player] - floor, RESIDUE * floor)
+        yield dry
+        for own_db, others_db in LEAKS_DB:
+            leak = np.full((stems, stems), db_to_factor(own_db + others_db))
+            leak[self.player] = db_to_factor(2.0 * own_db)
+            leak[:, self.player] = db_to_factor(2.0 * others_db) / (stems - 1)
+            np.fill_diagonal(leak, 1.0)
+            yield np.einsum("ij,gtjb->gtib", leak, dry)
+
+    def _features(self, heard: Floats) -> Floats:
+        """Features of whole seconds in order, (gains, T, features)."""
+        levels = others_db(heard, self.player)
+        held = levels[:, 0].copy()
+        fallen = np.empty_like(levels)
+        for second in range(levels.shape[1]):
+            held = np.maximum(held - FORGET_DB, levels[:, second])
+            fallen[:, second] = levels[:, second] - held
+        return np.concatenate([features(heard, self.player), np.maximum(fallen, FEATURE_DB[0])[..., None]], axis=-1)
+
+    def _densities(self, heard: Floats, classes: list[NDArray[np.bool_] | None]) -> Floats:
+        """Count the seconds in each bin: (features, classes, gains, bins)."""
+        bins = np.rint(self._features(heard)).astype(np.int64) - FEATURE_DB[0]
+        gains, _, kinds = bins.shape
+        size = len(FEATURE_DB)
+
+        def count(rows: NDArray[np.int64]) -> Floats:  # (gains, seconds)
+            at = rows + size * np.arange(gains)[:, None]
+            return np.bincount(at.ravel(), minlength=gains * size).reshape(gains, size).astype(np.float64)
+
+        out = np.empty((kinds, len(classes), gains, size))
+        for kind in range(kinds):
+            for k, (seconds, pool) in enumerate(zip(classes, self._pools, strict=True)):
+                if seconds is None or pool is None:
+                    out[kind, k] = count(np.broadcast_to(bins[:1, :, kind], bins.shape[:2]))
+                else:
+                    out[kind, k] = count(bins[:, seconds, kind])
+                    out[kind, k] += SHRINK_S / pool.sum() * count(bins[:, pool, kind])
+        return out
+
+
+def _playing(song: MixMap) -> NDArray[np.bool_]:
+    return Playing(song.loudest_rms).process(song.loudest_rms)
+
+
+def _interpolated(maps: Mapping[float, MixMap], gains_db: Floats) -> Floats:
+    """Band powers (gains, T, S, 24), straight in dB over gains in dB."""
+    at = np.array(sorted(maps))
+    levels = np.log(np.stack([maps[gain].band_power for gain in at.tolist()]) + FLOOR_POWER)
+    i = np.clip(np.searchsorted(at, gains_db) - 1, 0, len(at) - 2)
+    part = ((gains_db - at[i]) / (at[i + 1] - at[i]))[:, None, None, None]
+    return np.exp(levels[i] + part * (levels[i + 1] - levels[i]))
+
+
+class GainTracker:
+    """A filter over gain error, class of the second, and channel.
+
+    Parameters
+    ----------
+    calibration : Calibration
+    knob_error : float
+        In [0, 1): how far, relatively, a hand misses.
+
+    Examples
+    --------
+    >>> from solar.performance import Performance
+    >>> from solar.songs import compose
+    >>> song = Performance(compose("a", 20.0, sample_rate=32_000), 32_000, "guitar")
+    >>> tracker = GainTracker(Calibration({db: song.map(db, count=False) for db in (-30.0, 0.0, 30.0)}, "guitar"))
+    >>> for second in range(9, 16):
+    ...     tracker.observe(song.at(second, 12.0, count=False))
+    >>> abs(tracker.error_db - 12.0) <= 2.0, tracker.recommendation().state
+    (True, 'down')
+
+    Attributes
+    ----------
+    probabilities : (151,) float64
+        Of the errors -75 to 75 dB.
+    """
+
+    def __init__(self, calibration: Calibration, knob_error: float = KNOB_ERROR) -> None:
+        if not 0.0 <= knob_error < 1.0:
+            raise ParameterError(f"knob_error must be in [0, 1), got {knob_error}")
+        self.calibration, self.knob_error = calibration, knob_error
+        channels, classes = calibration.log_likelihood.shape[2:4]
+        start = np.where(np.abs(ERRORS_DB) <= STARTS_DB, 1.0, 1e-3)
+        start /= start.sum()
+        self._start = np.ones((channels, 1, 1)) / channels * calibration.share[:, None] * start
+        self._change = STAY * np.eye(classes) + (1.0 - STAY) * calibration.share[:, None]
+        kinds = len(calibration.log_likelihood)
+        self._weights = np.array(2 * [WEIGHTS[0]] + (kinds - 2) * [WEIGHTS[1]], np.float32)
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew."""
+        self._p = self._start.copy()
+        self._heard_s = 0
+        self._spoken: list[int] = []
+        self._asked_db = 0.0
+        self._was_heard = False
+        self._held_db = -np.inf
+        self._unheard_s = 0
+
+    def observe(self, second: Second) -> None:
+        """Hear the next second."""
+        p = np.einsum("kj,cje->cke", self._change, self._p)
+        p = (1.0 - MIX) * p + MIX * p.mean(axis=0)
+        side = 0.5 * DIFFUSION * p
+        p -= 2.0 * side
+        p[..., 1:] += side[..., :-1]
+        p[..., :-1] += side[..., 1:]
+        p = (1.0 - TELEPORT) * p + TELEPORT * self._start
+        if self._asked_db:
+            asked = p[:, self._asked]
+            p[:, self._asked] = (1.0 - OBEYED) * asked + OBEYED * self._shifted(asked, self._asked_db)
+            if self._heard_s - self._spoken[-1] >= OBEYED_S:
+                self._asked_db = 0.0
+        player = self.calibration.player
+        level_db = float(others_db(second.band_power, player))
+        self._held_db = max(self._held_db - FORGET_DB, level_db)
+        fallen_db = max(level_db - self._held_db, float(FEATURE_DB[0]))
+        found = np.rint([*features(second.band_power, player), fallen_db]).astype(int) - FEATURE_DB[0]
+        table = self.calibration.log_likelihood
+        likelihood = sum(self._weights[kind] * table[kind, found[kind]] for kind in range(len(table)))
+        p *= np.exp(likelihood - np.max(likelihood))
+        self._p = p / p.sum()
+        self._heard_s += 1
+        self._was_heard |= self._heard_s >= LISTEN_S and self._audible >= HEARD
+        self._unheard_s = 0 if self._audible >= 0.5 else self._unheard_s + 1
+
+    def moved(self, change_db: float) -> None:
+        """Know that the player's gain has been turned by about so much."""
+        p = self._p
+        if self._asked_db and not self._asked.all():  # who turns up because he cannot be heard does play
+            p = np.where(self._asked[:, None] & (ERRORS_DB < INAUDIBLE_DB), p, MISHEARD * p)
+            p /= p.sum()
+        self._p = self._shifted(p, change_db)
+        self._asked_db = 0.0
+        if change_db < -LEAKING_DB:  # what leaked of him may have been most of what was heard of the others
+            self._held_db = -np.inf
+
+    def _shifted(self, p: Floats, change_db: float) -> Floats:
+        factors = np.linspace(1.0 - self.knob_error, 1.0 + self.knob_error, 9 if self.knob_error else 1)
+        out = np.full_like(p, 1e-12)
+        for x in change_db * factors:
+            whole = int(np.floor(x))
+            for step, part in ((whole, 1.0 - x + whole), (whole + 1, x - whole)):
+                if part > 0.0:
+                    at = np.clip(np.arange(len(ERRORS_DB)) - step, 0, len(ERRORS_DB) - 1)
+                    inside = (np.arange(len(ERRORS_DB)) - step == at) * part / len(factors)
+                    out += inside * p[..., at]
+        return out / out.sum() * p.sum()
+
+    @property
+    def probabilities(self) -> Floats:  # noqa: D102 - of the class
+        return self._p.sum(axis=(0, 1))
+
+    def quantile(self, q: float) -> float:
+        """Error in dB under which a share `q` of the probability lies."""
+        total = np.cumsum(self.probabilities)
+        return float(ERRORS_DB[min(int(np.searchsorted(total, q * total[-1])), len(ERRORS_DB) - 1)])
+
+    @property
+    def _audible(self) -> float:
+        """Probability that the player plays loud enough to be heard."""
+        return float(self._p[:, self.calibration.plays][..., ERRORS_DB >= INAUDIBLE_DB].sum())
+
+    @property
+    def error_db(self) -> float:
+        """The gain error to be expected: the median."""
+        return self.quantile(0.5)
+
+    @property
+    def spread_db(self) -> float:
+        """Width of the middle two thirds."""
+        return self.quantile(5 / 6) - self.quantile(1 / 6)
+
+    def recommendation(self) -> Recommendation:
+        """Ask what to say now, once after each second that was heard; what is not blank counts as said."""
+        p, error_db = self.probabilities, self.error_db
+        low_db, high_db = self.quantile(0.05), self.quantile(0.95)
+        state: Literal["blank", "up", "down", "cant-hear"] = "blank"
+        change_db, confidence = 0.0, float(p[np.abs(ERRORS_DB) <= 3.0].sum())
+        silent = 1.0 - self._audible
+        recent = [at for at in self._spoken if at > self._heard_s - 60]
+        quiet_s = self._heard_s - self._spoken[-1] if self._spoken else self._heard_s
+        if self._heard_s >= LISTEN_S and quiet_s >= GAP_S and len(recent) < PER_MINUTE:
+            now = float((p * np.abs(ERRORS_DB)).sum())
+            then = float((p * np.abs(ERRORS_DB - error_db)).sum())
+            may_rest = high_db - low_db > VAGUE_DB and 0 < self._unheard_s < REST_S and error_db < 0.0
+            is_lost = bool(self._spoken) and high_db - low_db > LOST_DB and quiet_s < REST_S
+            if (
+                not may_rest
+                and not is_lost
+                and abs(error_db) > SILENT_DB
+                and then <= GAIN * now
+                and now - then >= LEAST_DB
+            ):
+                state, change_db = ("down" if error_db > 0.0 else "up"), min(-error_db, MOST_UP_DB)
+                confidence = float(p[ERRORS_DB * error_db > 0.0].sum())
+            elif not self._was_heard and quiet_s >= CANT_HEAR_S and len(recent) < CANT_HEAR and silent >= INAUDIBLE:
+                state, change_db, confidence = "cant-hear", CANT_HEAR_DB, silent
+        if state != "blank":
+            self._spoken.append(self._heard_s)
+            self._asked_db = change_db
+            # Who rests does not turn up because he cannot be heard.
+            self._asked = self.calibration.plays if state == "cant-hear" else np.ones_like(self.calibration.plays)
+        return Recommendation(self.calibration.name, state, change_db, confidence, low_db, high_db)
