@@ -306,7 +306,7 @@ def test_a_channel_and_a_device_are_unplugged_and_plugged_in_again(jackd, looker
     ports = [f"alm:{name}" for name in names], ["alm:mix L", "alm:mix R"]
     with Live(mixer, DeviceSpec("jack", jackd.name, channel_map={}), record=tmp_path / "take") as live:
         with ThreadPoolExecutor() as thread:
-            playing = thread.submit(jackd.play, tmp_path, *ports, 3 * RATE // BLOCK)
+            playing = thread.submit(jackd.play, tmp_path, *ports, 8 * RATE // BLOCK)  # as a slow machine needs
             until(lambda: live.state()["strips"][1]["input_db"] > -40)
             looker.disconnect("player:out1", "alm:ch1")
             until(lambda: faults(live) == {"a channel was unplugged": 1})
