@@ -150,8 +150,9 @@ class Stream:
                 # One that stays as it is keeps what is on its way.
                 if name not in delays or (delays[name].samples, delays[name].channels) != (samples, width):
                     delays[name] = Delay(samples, width)
-        self.pre_keys = {name: keyed_in(strip.pre) for name, strip in self.strips.items()}
+        self.pre_keys = [node for strip in self.strips.values() for node in keyed_in(strip.pre)]
         self.post_keys = {name: keyed_in(strip.post) for name, strip in self.strips.items()}
+        self.isolated = [name for name, strip in self.strips.items() if strip.pre.can_begin]
         # Strips that lead to one place, with nothing on the way there.
         self.straight = {}
         for name in self.strips:
@@ -221,12 +222,14 @@ class Stream:
                 if mended:
                     self._fault(f"input {name}", mended)
             inputs[name] = block
+        for node in self.pre_keys:
+            node.hear_key(inputs.get(node.key))
+        if self.isolated:
+            self._begin_isolated(inputs)
         for name, strip in self.strips.items():
             if not self.widths[name]:
                 taps[name] = inputs[name]
                 continue
-            for node in self.pre_keys[name]:
-                node.hear_key(inputs.get(node.key))
             taps[name] = self.tap_delay[name].process_block(strip.tap(inputs[name]))
         self.mind.hear(list(taps.values()), samples)
         shown = bool(self.mixer.observers)
@@ -259,6 +262,13 @@ class Stream:
             self.ceiling_samples += soft_clip(mix, _knee(self.mixer.ceiling_db))
         if shown:
             self._show(inputs, taps, outputs, mix)
+
+    def _begin_isolated(self, inputs: dict[str, Audio]) -> None:
+        """Have the isolated plugins of all pre chains answered together: the first of each, then the second."""
+        chains = [(self.strips[name].pre, inputs[name]) for name in self.isolated if self.widths[name]]
+        waiting = [chain for chain, x in chains if chain.begin_block(x, self.sample_rate)]
+        while waiting:
+            waiting = [chain for chain in waiting if chain.go_on()]
 
     # The gains of a frame are decided when its slack is over, so that a mind may take that long to make them up. A ramp
     # may wait for its first sample in the middle of a stretch, but not while the one before it is under way.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, MutableSequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence
 from itertools import accumulate, groupby
 from typing import Any, NamedTuple
 
@@ -118,6 +118,7 @@ class Chain(Node, MutableSequence):
         self._is_running = False  # the stages hold a stream of this format
         self._is_over = False  # the stages hold the end of a one-shot, whose latency has been taken out
         self._is_ready = False  # for the next block, as far as these go
+        self._begun: _Begun | None = None
         self._course = Course()
         self._apart: list[Any] = []  # pedalboard's Gains that have been automated: each is a stage of its own
 
@@ -205,14 +206,50 @@ class Chain(Node, MutableSequence):
                 item.reset()
         self._latencies.clear()
         self._is_running = self._is_ready = False
+        self._begun = None
 
     def restart(self) -> None:
         """Reset every plugin between two blocks of a stream that goes on, without measuring anything."""
+        self._begun = None
         for stage in self._stages:
             stage.restart()
 
+    @property
+    def can_begin(self) -> bool:
+        """Whether it holds an isolated plugin, which `begin_block` need not wait for."""
+        return any(item.can_begin if isinstance(item, Chain) else _begins(item) for item in self._items)
+
+    def begin_block(self, x: Audio, sample_rate: int) -> bool:
+        """Process the next block of a running stream as far as an isolated plugin, send it there, and do not wait.
+
+        `go_on` takes it further, `process_block`, called with the same block, returns it. In between others may begin
+        theirs, and all of them are answered in one round trip. What is changed meanwhile holds from the next block on;
+        what a plugin raises, `process_block` raises.
+
+        Returns
+        -------
+        bool
+            Whether there is something to wait for.
+        """
+        self._let_go()
+        is_known = self._version == self._version_built and self._format == (sample_rate, x.shape[0])
+        if not self._is_ready or not is_known or not x.shape[1]:
+            return False
+        self._course.position += x.shape[1]
+        self._begun = _Begun(self._stages, x, sample_rate)
+        return self._begun.go_on()
+
+    def go_on(self) -> bool:
+        """Wait for the plugin that has the block, and go on to the next isolated one; False if there is none."""
+        return self._begun is not None and self._begun.go_on()
+
     def process_block(self, x: Audio, sample_rate: int) -> Audio:
         """Process the next block of a stream; see `Node.process_block`."""
+        if self._begun:
+            if self._begun.block is x:
+                begun, self._begun = self._begun, None
+                return begun.finish()
+            self._let_go()
         if not self._is_ready or self._version != self._version_built or self._format != (sample_rate, x.shape[0]):
             self._follow(sample_rate, x.shape[0])
         samples = x.shape[1]
@@ -237,6 +274,7 @@ class Chain(Node, MutableSequence):
         depth : int
             Where in their paths the lanes are: `path[depth]` is one of this chain's plugins.
         """
+        self._let_go()
         if not self._is_ready or self._version != self._version_built or self._format != (sample_rate, x.shape[0]):
             self._follow(sample_rate, x.shape[0])
         gains = [lane.path[depth] for lane in lanes if isinstance(lane.path[depth], pedalboard.Gain)]
@@ -303,6 +341,7 @@ class Chain(Node, MutableSequence):
     def _one_shot(self, x: Audio, sample_rate: int, buffer_size: int) -> Audio:
         if not self._is_running or self._version != self._version_built or self._format != (sample_rate, x.shape[0]):
             self._start(sample_rate, x.shape[0])
+        self._begun = None
         self._course.position = x.shape[1]
         for stage in self._stages:
             x = stage.one_shot(x, sample_rate, buffer_size)
@@ -310,6 +349,13 @@ class Chain(Node, MutableSequence):
         self._is_over = self._latency > 0
         self._is_ready = False
         return x
+
+    def _let_go(self) -> None:
+        """Take a block that nobody has asked for all the way: no plugin is to miss it."""
+        if self._begun:
+            while self._begun.go_on():
+                pass
+            self._begun = None
 
     def _follow(self, sample_rate: int, channels: int) -> None:
         """Catch up with what has happened since the last block."""
@@ -332,7 +378,8 @@ class Chain(Node, MutableSequence):
     def _know(self) -> None:
         """Know latencies, also before the first block."""
         if self._is_running:
-            if self._version != self._version_built:
+            # What is under way leaves its past in the stages that it has begun in: others would not have it.
+            if self._version != self._version_built and self._begun is None:
                 self._build()
         else:
             sample_rate, channels = self._format
@@ -350,6 +397,7 @@ class Chain(Node, MutableSequence):
         if self._format[0] != sample_rate:
             self._latencies.clear()
         self._is_running = self._is_ready = False
+        self._begun = None
         self._stages = []
         self._apart = []
         self._course.position = 0
@@ -388,6 +436,40 @@ class Chain(Node, MutableSequence):
         self._version_built = version
 
 
+class _Begun:
+    """A block on its way through stages, which stops where an isolated plugin has it."""
+
+    def __init__(self, stages: list[_Native | _Single], x: Audio, sample_rate: int) -> None:
+        self.block = self._x = x
+        self._error: Exception | None = None
+        self._way = self._walk(stages, sample_rate)
+
+    def _walk(self, stages: list[_Native | _Single], sample_rate: int) -> Iterator[None]:
+        for stage in stages:
+            if stage.begin and stage.begin(self._x, sample_rate):
+                yield
+            self._x = stage.process(self._x, sample_rate)
+
+    def go_on(self) -> bool:
+        """Go as far as the next such plugin; False if the block is through."""
+        try:
+            return next(self._way, self) is None
+        except Exception as error:  # a plugin may fail in any way; who asks for the block hears of it
+            self._error = error
+            return False
+
+    def finish(self) -> Audio:
+        """Return what becomes of the block, or raise what is raised."""
+        while self.go_on():
+            pass
+        try:
+            if self._error:
+                raise self._error
+        finally:
+            self._error = None  # its traceback holds this one
+        return self._x
+
+
 class _Latency(NamedTuple):
     """What is known of a native plugin's latency at a number of channels."""
 
@@ -409,6 +491,8 @@ class _Native:
     Together the samples it does return are in line with the input. So: as many zeros as the latency go into a queue,
     what the plugins return behind them, and every block is taken from the front; it never runs dry.
     """
+
+    begin = None
 
     def __init__(
         self,
@@ -494,6 +578,7 @@ class _Single:
         self.channels = channels
         self._node = node
         self._process_block = getattr(node, "process_block", self._stranger)
+        self.begin: Callable[[Audio, int], bool] | None = node.begin_block if _begins(node) else None
         if isinstance(node, Chain):
             node.reset()
             node._start(sample_rate, channels)
@@ -572,6 +657,10 @@ def _check_plugin(plugin: Any) -> Any:
             f"added to Pedalboard, Mix, or Chain objects: {plugin!r}"
         )
     return plugin
+
+
+def _begins(node: object) -> bool:
+    return hasattr(type(node), "begin_block")
 
 
 def _leaves(plugins: Iterable[Any]) -> Iterator[Any]:

@@ -1,9 +1,9 @@
 """Measure isolated plugins against the same in-process: `python tests/bench/bench_isolated.py [--seconds 4] [--json]`.
 
-Blocks of 128 samples at 48 kHz through ZamCompX2, one and eight at a time, back to back and at the driver's rate. With
-SCHED_FIFO, where it is allowed, this process and the child are pinned to one core and wait for each other; without it
-the child answers one block later. Wall time of all plugins' blocks, in microseconds, and its ratio to in-process under
-the same conditions.
+Blocks of 128 samples at 48 kHz through ZamCompX2, one and eight at a time, and a mixer of eight strips with one each,
+back to back and at the driver's rate. With SCHED_FIFO, where it is allowed, this process and the child are pinned to
+one core and wait for each other; without it the child answers one block later. Wall time of all plugins' blocks, in
+microseconds, and its ratio to in-process under the same conditions.
 """
 
 from __future__ import annotations
@@ -14,22 +14,34 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 
 import numpy as np
 
-from alm_plugin import External
+from alm_plugin import External, Mixer
 from alm_plugin.nodes.external import go_live, go_offline
 
 RATE, PRIORITY = 48_000, 40
 QUANTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
 
 
-def play(nodes: list[External], blocks: int, samples: int, is_paced: bool) -> np.ndarray:
+def together(nodes: list[External], is_mixed: bool) -> Callable[[np.ndarray], object]:
+    """What sends a block through all of these plugins."""
+    if is_mixed:
+        mixer = Mixer({str(k): [node] for k, node in enumerate(nodes)}, model="unity")
+        return lambda x: mixer.process(dict.fromkeys(mixer, x), RATE, reset=False)
+    for node in nodes:
+        node.prepare(RATE, 2)
+    if sandbox := nodes[0].sandbox:
+        return lambda x: sandbox.process_many([(node, x) for node in nodes], RATE)
+    return lambda x: [node.process_block(x, RATE) for node in nodes]
+
+
+def play(nodes: list[External], blocks: int, samples: int, is_paced: bool, is_mixed: bool) -> np.ndarray:
     """Seconds that each block took."""
     rng = np.random.default_rng(0)
     xs = (0.1 * rng.standard_normal((64, 2, samples))).astype(np.float32)
-    for node in nodes:
-        node.prepare(RATE, 2)
+    process, sandbox = together(nodes, is_mixed), nodes[0].sandbox
     took = np.empty(blocks)
     period_s = samples / RATE
     due = time.perf_counter()
@@ -38,14 +50,9 @@ def play(nodes: list[External], blocks: int, samples: int, is_paced: bool) -> np
         if is_paced:
             due = max(due + period_s, time.perf_counter() - period_s)
             time.sleep(max(0.0, due - time.perf_counter()))
-        sandbox = nodes[0].sandbox
         late = sandbox.late_blocks if sandbox else 0
         start = time.perf_counter()
-        if sandbox:
-            sandbox.process_many([(node, x) for node in nodes], RATE)
-        else:
-            for node in nodes:
-                node.process_block(x, RATE)
+        process(x)
         took[k] = time.perf_counter() - start
         if sandbox and not is_paced and (sandbox.late_blocks > late or k % 100 == 0):
             # What is late is not waited for, and what never sleeps is taken for an endless loop.
@@ -88,11 +95,11 @@ def main() -> None:
             os.sched_setaffinity(0, {core} if core is not None else cores)
         go_live(samples, RATE, cpu=core)
         for is_paced in (False, True):
-            for count in (1, 8):
-                before = play(local[:count], blocks, samples, is_paced)
+            for count, is_mixed in ((1, False), (8, False), (8, True)):
+                before = play(local[:count], blocks, samples, is_paced, is_mixed)
                 late = sandbox.late_blocks
-                after = play(isolated[:count], blocks, samples, is_paced)
-                row = {"priority": priority, "paced": is_paced, "plugins": count}
+                after = play(isolated[:count], blocks, samples, is_paced, is_mixed)
+                row = {"priority": priority, "paced": is_paced, "mixed": is_mixed, "plugins": count}
                 for name, q in QUANTILES.items():
                     row[f"in-process {name}"] = 1e6 * float(np.quantile(before, q))
                     row[f"isolated {name}"] = 1e6 * float(np.quantile(after, q))
@@ -107,7 +114,8 @@ def main() -> None:
     print(f"{'':34s}{'in-process p50/p99/p99.9':>26s}{'isolated p50/p99/p99.9':>26s}{'ratio':>18s}   late")
     for row in rows:
         name = f"{'FIFO' if row['priority'] else 'no FIFO'}, {'paced' if row['paced'] else 'back to back'}"
-        name += f", {row['plugins']} plugin{'s' * (row['plugins'] > 1)}"
+        what = "strip" if row["mixed"] else "plugin"
+        name += f", {row['plugins']} {what}{'s' * (row['plugins'] > 1)}"
         three = ["/".join(f"{row[f'{who} {q}']:.0f}" for q in QUANTILES) for who in ("in-process", "isolated")]
         ratios = "/".join(f"{row[f'ratio {q}']:.1f}" for q in QUANTILES)
         print(f"{name:34s}{three[0]:>26s}{three[1]:>26s}{ratios:>18s}   {row['late']}/{row['blocks']}")

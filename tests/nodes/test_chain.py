@@ -1,9 +1,12 @@
+import copy
+import gc
 import inspect
+import weakref
 
 import numpy as np
 import pedalboard as pb
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pedalboard_native._internal import AddLatency
 
@@ -76,6 +79,40 @@ class Late(Node):
         line = np.concatenate([self._past, x], axis=1)
         self._past = line[:, x.shape[1] :]
         return line[:, : x.shape[1]]
+
+
+class Far(Sag):
+    """A node whose block is elsewhere from when it begins until it is asked for."""
+
+    def reset(self):
+        super().reset()
+        self._begun = None
+
+    def begin_block(self, x, sample_rate):
+        assert self._begun is None, "nobody asks for a block"
+        self._begun = x
+        return True
+
+    def process_block(self, x, sample_rate):
+        assert self._begun is None or self._begun is x, "another block is asked for"
+        self._begun = None
+        return super().process_block(x, sample_rate)
+
+
+class SnapError(Exception):
+    """What `Brittle` raises."""
+
+
+class Brittle(Sag):
+    """A node that may raise, and counts what it hears."""
+
+    is_broken, heard = False, 0
+
+    def process_block(self, x, sample_rate):
+        self.heard += 1
+        if self.is_broken:
+            raise SnapError("snap")
+        return super().process_block(x, sample_rate)
 
 
 def noise(channels=2, samples=9_600, seed=0):
@@ -705,3 +742,165 @@ def test_a_change_of_parameters_is_heard_at_the_next_block():
     assert chain.process_block(one, RATE)[0, 0] == 1.0
     gain.gain_db = -20
     assert chain.process_block(one, RATE)[0, -1] == pytest.approx(0.1)
+
+
+# ---- blocks that begin early -----------------------------------------------------------------------------------------
+
+PARTS = {
+    "native": lambda: pb.HighpassFilter(200),
+    "tail": pb.Reverb,
+    "latent": lambda: AddLatency(30),
+    "node": Sag,
+    "late": lambda: Late(5),
+    "far": Far,
+    "nested": lambda: Chain([pb.Chorus(), Far(), AddLatency(5), Far()]),
+    "nested, near": lambda: Chain([Sag(), pb.Gain(-3)]),
+}
+PART = st.sampled_from(sorted(PARTS)) | st.just("far")
+TURN = st.fixed_dictionaries(
+    {
+        "samples": st.sampled_from([1, 17, 64, 441]),
+        "steps": st.integers(0, 3),  # taken early
+        "is_asked": st.sampled_from([True, True, False]),
+        "edit": st.none() | PART | st.sampled_from(["del", "turn"]),
+    }
+)
+
+
+def edit(chain, how):
+    middle = len(chain) // 2
+    if how == "turn":
+        chain.reverse()
+    elif how == "del":
+        del chain[middle : middle + 1]
+    else:
+        chain.insert(middle, PARTS[how]())
+
+
+def turn(samples=64, steps=1, is_asked=True, edit=None):
+    return {"samples": samples, "steps": steps, "is_asked": is_asked, "edit": edit}
+
+
+@settings(max_examples=60, deadline=None)
+@given(parts=st.lists(PART, max_size=4), turns=st.lists(TURN, min_size=2, max_size=8))
+@example(parts=["latent", "far", "latent"], turns=[turn(), turn(), turn(edit="node"), turn(), turn()])
+@example(parts=["tail", "far", "tail"], turns=[turn(), turn(is_asked=False), turn(17), turn()])
+@example(parts=["far", "nested", "far"], turns=[turn(), turn(steps=3, edit="turn"), turn(steps=2), turn(steps=3)])
+@example(parts=["far"], turns=[turn(), turn(edit="del"), turn(edit="far"), turn(is_asked=False), turn(steps=0)])
+def test_blocks_that_begin_early_are_the_same(parts, turns):
+    early, plain = (Chain([PARTS[part]() for part in parts]) for _ in range(2))
+    x, start, is_running = noise(2, 8 * 441), 0, False
+    for step in turns:
+        block, start = np.ascontiguousarray(x[:, start : start + step["samples"]]), start + step["samples"]
+        has_begun = is_running and step["steps"] > 0
+        if step["steps"]:
+            waits = early.begin_block(block, RATE)
+            assert waits == (has_begun and early.can_begin)
+            for _ in range(step["steps"] - 1):
+                early.go_on()
+        if step["edit"]:
+            edit(early, step["edit"])
+            if has_begun:
+                assert early.reported_latency_samples == plain.reported_latency_samples, "until the next block"
+            else:
+                edit(plain, step["edit"])
+        if has_begun or step["is_asked"]:  # what has begun is heard by all plugins, asked for or not
+            want = plain.process_block(block, RATE)
+        if step["is_asked"]:
+            np.testing.assert_array_equal(early.process_block(block, RATE), want)
+        if has_begun and step["edit"]:
+            edit(plain, step["edit"])
+        is_running = not (has_begun and step["edit"]) and (step["is_asked"] or (is_running and not step["edit"]))
+    block = np.ascontiguousarray(x[:, -64:])
+    np.testing.assert_array_equal(early.process_block(block, RATE), plain.process_block(block, RATE))
+    assert early.latency_names == plain.latency_names
+
+
+def test_each_isolated_plugin_is_a_stop():
+    sag = Brittle()
+    chain = Chain([pb.HighpassFilter(90), Far(), Chain([Far()]), sag, Chain([Chain([]), Far()])])
+    x = noise(2, 64)
+    assert not chain.begin_block(x, RATE), "it is not running"
+    chain.process_block(x, RATE)
+    assert chain.begin_block(x, RATE)
+    assert [chain.go_on() for _ in range(4)] == [True, True, False, False]
+    assert sag.heard == 2
+    chain.process_block(x, RATE)
+    assert sag.heard == 2
+    assert not chain.go_on()
+    assert not chain.begin_block(x[:, :0], RATE)
+    assert not chain.begin_block(x[:1], RATE)
+    assert chain.can_begin
+    assert not Chain([pb.Reverb(), None, Chain([Sag()])]).can_begin
+
+
+def test_what_is_raised_early_is_heard_of_by_who_asks():
+    chain, plain = (Chain([Brittle(), Brittle(), Far(), Brittle()]) for _ in range(2))
+    x = noise(2, 64)
+    for node in (chain, plain):
+        node.process_block(x, RATE)
+    for place in (1, 3):
+        chain[place].is_broken = plain[place].is_broken = True
+        chain.begin_block(x, RATE)
+        chain.go_on()
+        for node in (chain, plain):
+            with pytest.raises(SnapError, match=r"^snap$"):
+                node.process_block(x, RATE)
+        chain[place].is_broken = plain[place].is_broken = False
+        assert chain.begin_block(x, RATE)
+        np.testing.assert_array_equal(chain.process_block(x, RATE), plain.process_block(x, RATE))
+    assert [chain[k].heard for k in (0, 1, 3)] == [plain[k].heard for k in (0, 1, 3)]
+
+
+def test_what_is_raised_early_is_not_kept():
+    chain = Chain([Far(), Brittle()])
+    x = noise(2, 64)
+    chain.process_block(x, RATE)
+    chain[1].is_broken = True
+    errors = []
+    gc.disable()  # as in the thread that plays
+    try:
+        chain.begin_block(x, RATE)
+        chain.go_on()
+        try:
+            chain.process_block(x, RATE)
+        except SnapError as error:
+            errors.append(weakref.ref(error))
+        assert errors
+        assert errors[0]() is None
+    finally:
+        gc.enable()
+
+
+def test_what_has_begun_does_not_outlive_its_stream():
+    chain, x, other = Chain([pb.Delay(0.001, 0.5), Far(), Sag()]), noise(2, 64), noise(2, 64, seed=1)
+    want, after = chain.process_block(x, RATE), chain.process_block(x, RATE)
+    starts = {
+        "reset": chain.reset,
+        "prepare": lambda: chain.prepare(RATE, 2),
+        "restart": chain.restart,
+        "one shot": lambda: np.testing.assert_array_equal(chain(x, RATE), want),
+    }
+    for name, start in starts.items():
+        chain.process_block(other, RATE)
+        assert chain.begin_block(x, RATE)
+        np.testing.assert_array_equal(copy.copy(chain).process_block(x, RATE), want)
+        start()
+        np.testing.assert_array_equal(chain.process_block(x, RATE), after if name == "one shot" else want, name)
+
+
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_automation_goes_on_behind_what_has_begun(is_asked):
+    early, plain = (Chain([Far(), pb.Compressor(-30, 4)]) for _ in range(2))
+    x = noise(2, 50)
+    for chain in (early, plain):
+        chain.process_block(x, RATE)
+        if chain is early:
+            chain.begin_block(x, RATE)
+        if is_asked or chain is plain:
+            chain.process_block(x, RATE)
+    outs = [
+        chain(noise(), RATE, reset=False, automation={"1.threshold_db": np.linspace(-60.0, 0.0, 9_600)})
+        for chain in (early, plain)
+    ]
+    np.testing.assert_array_equal(*outs)

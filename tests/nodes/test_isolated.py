@@ -13,15 +13,21 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pedalboard as pb
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from alm_plugin.errors import LatencyError, ParameterError, PluginError
+from alm_plugin.mixer import Mixer
 from alm_plugin.nodes.chain import Chain
 from alm_plugin.nodes.external import External, Sandbox, find, go_live, go_offline
 from alm_plugin.nodes.external import sandbox as sandboxes
 from alm_plugin.nodes.external.cover import Cover
+from alm_plugin.nodes.external.isolated import _Blocks
+from alm_plugin.nodes.gain import Gain
+from alm_plugin.nodes.keyed import SidechainCompressor
+from alm_plugin.nodes.node import Node
 from alm_plugin.nodes.strip import Strip
 
 RATE = 48_000
@@ -291,6 +297,116 @@ def test_live_samples_are_the_same_or_a_block_later(monkeypatch, live, patience,
     until(lambda: len(there.sandbox.pids) == 1)
 
 
+# ---- the same samples, asked for together ----------------------------------------------------------------------------
+
+
+class Hook(Node):
+    """A node at which something happens, once."""
+
+    action = None
+
+    def process_block(self, x, sample_rate):
+        action, self.action = self.action, None
+        if action:
+            action()
+        return x
+
+
+class Desk:
+    """A mixer, heard behind its pre chains."""
+
+    def __init__(self, chains, sandbox=None):
+        self.mixer, self.sandbox = Mixer(chains, model="unity"), sandbox
+        self.mixer.observers.append(lambda block: self.taps.update(block.taps))
+        self.taps = {}
+
+    def prepare(self, sample_rate, channels):
+        self.mixer.reset()
+
+    def process_block(self, x, sample_rate):
+        tracks = {name: np.roll(x, 7 * k, axis=1) for k, name in enumerate(self.mixer)}
+        self.mixer.process(tracks, sample_rate, reset=False)
+        return np.concatenate([self.taps[name] for name in self.mixer])
+
+
+@pytest.fixture
+def rack(box):
+    """Plugins for four chains of up to two, and a fifth of one: here, in one sandbox, and in two."""
+    other = Sandbox()
+    names = ["ZamCompX2", "ZaMaximX2", "ZamComp"] * 3
+    places = [[False] * 9, [box] * 9, [box, other] * 4 + [box]]
+    yield [
+        [made(name, {"threshold_db": -30.0 + k}, isolated=place[k]) for k, name in enumerate(names)] for place in places
+    ]
+    other.close()
+
+
+PARTS = {
+    "native": lambda: pb.Compressor(-30, 4),
+    "node": lambda: Gain(-3.0),
+    "keyed": lambda: SidechainCompressor("b", -40.0, 4.0),
+}
+
+
+@settings(
+    deadline=None, max_examples=12, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+@given(
+    lists=st.lists(
+        st.lists(st.sampled_from(["far", "far", *PARTS]), max_size=4).filter(lambda parts: parts.count("far") < 3),
+        min_size=2,
+        max_size=4,
+    ),
+    sizes=st.lists(st.sampled_from([1, 17, 64, 441, 1_000]), min_size=1, max_size=4),
+    place=st.sampled_from([1, 2]),
+    edited=st.integers(0, 3),
+)
+@example(lists=[["far"], ["native", "far"], ["keyed", "far", "far"], ["node"]], sizes=[128], place=1, edited=1)
+@example(lists=[["far", "native"], ["far", "keyed", "far"], ["native"], ["far"]], sizes=[441, 17], place=2, edited=1)
+def test_strips_that_are_answered_together_sound_the_same(rack, lists, sizes, place, edited):
+    desks, hooks, pres = [], [Hook(), Hook()], []
+    for plugins, hook in zip((rack[0], rack[place]), hooks, strict=True):
+        left = iter(plugins)
+        chains = [[next(left) if part == "far" else PARTS[part]() for part in parts] for parts in lists]
+        desks.append(Desk(dict(zip("abcd", chains, strict=False)) | {"last": [hook, next(left)]}))
+        pres.append(desks[-1].mixer["abcd"[edited % len(lists)]].pre)
+    here, there = desks
+    is_begun = "far" in lists[edited % len(lists)]
+    for k, block in enumerate(cut(noise(2, 3_000), sizes)):
+        if k == 2:  # what has begun when the chain changes goes on as it began
+            edits = [lambda pre=pre: pre.insert(len(pre) // 2, Gain(-1.0)) for pre in pres]
+            hooks[1].action = edits[1]
+            if is_begun:
+                hooks[0].action = edits[0]
+            else:
+                edits[0]()
+        want, out = (desk.process_block(block, RATE) for desk in desks)
+        np.testing.assert_array_equal(out, want)
+    assert here.mixer.faults == there.mixer.faults == {}
+
+
+def test_strips_are_asked_together(box, monkeypatch):
+    log = []
+
+    def logged(kind, name):
+        real = getattr(kind, name)
+
+        def call(self, *arguments):
+            log.append(name)
+            return real(self, *arguments)
+
+        monkeypatch.setattr(kind, name, call)
+
+    a, b, c, d, e = (made("ZamCompX2", isolated=box) for _ in range(5))
+    desk = Desk({"a": [a], "b": [pb.Reverb(), b, c], "c": [pb.Reverb()], "d": [Chain([d]), e]})
+    desk.process_block(noise(), RATE)
+    logged(_Blocks, "begin")
+    logged(_Blocks, "end")
+    desk.process_block(noise(), RATE)
+    # The first of each, then the second.
+    assert log == ["begin"] * 3 + ["end", "end", "begin", "end", "begin"] + ["end"] * 2
+
+
 # ---- parameters and state --------------------------------------------------------------------------------------------
 
 
@@ -363,13 +479,16 @@ def test_copies_are_isolated_too():
 # ---- faults ----------------------------------------------------------------------------------------------------------
 
 
+LOUD = {"threshold_db": -30.0, "makeup_db": 6.0}
+
+
 class Concert:
-    """A plugin at its driver's pace: what is heard of it, and what it makes when nothing happens to it."""
+    """Plugins at their driver's pace: what is heard of them, and what they make when nothing happens to them."""
 
     PERIOD = 4_800  # of the tone
 
-    def __init__(self, name, values, **options):
-        self.here, self.node = both(name, values, isolated=Sandbox())
+    def __init__(self, here, node, **options):
+        self.here, self.node = here, node
         self.sandbox = self.node.sandbox
         go_live(128, RATE, **options)
         self.x, self.at = np.tile(tone(self.PERIOD), 2), 0
@@ -412,7 +531,7 @@ def fifo():
 
 
 def test_the_sound_goes_on_through_every_fault(drill, live, fifo, caplog):
-    concert = Concert("ZamCompX2", {"threshold_db": -30.0, "makeup_db": 6.0}, is_pipelined=False)
+    concert = Concert(*both("ZamCompX2", LOUD, isolated=Sandbox()), is_pipelined=False)
     node, sandbox = concert.node, concert.sandbox
     assert sandbox.added_latency_samples == 0
     assert sandbox.has_priority == (fifo > 0)
@@ -451,7 +570,7 @@ def test_the_sound_goes_on_through_every_fault(drill, live, fifo, caplog):
 def test_a_plugin_that_is_late_for_some_blocks_gets_them_all(live, fifo, monkeypatch):
     monkeypatch.setattr(sandboxes, "HUNG_S", 60.0)
     monkeypatch.setattr(sandboxes, "HUNG_WITHOUT_PRIORITY_S", 60.0)
-    concert = Concert("ZaMaximX2", {"threshold_db": -12.0}, is_pipelined=False)
+    concert = Concert(*both("ZaMaximX2", {"threshold_db": -12.0}, isolated=Sandbox()), is_pipelined=False)
     for _ in range(2):
         os.kill(concert.sandbox.pids[0], signal.SIGSTOP)
         concert.play(4)
@@ -464,9 +583,57 @@ def test_a_plugin_that_is_late_for_some_blocks_gets_them_all(live, fifo, monkeyp
     assert not concert.sandbox.faults
 
 
+def three(**options):
+    """Strips with plugins in one sandbox, and what they are to sound like; the last of them begins with a hook."""
+    sandbox, hooks = Sandbox(), [Hook(), Hook()]
+    names = ["ZamCompX2", "ZaMaximX2", "ZamCompX2"]
+    pairs = [both(name, {"threshold_db": -30.0 + 3 * k}, isolated=sandbox) for k, name in enumerate(names)]
+    desks = [
+        Desk({"a": [plugins[0]], "b": [pb.HighpassFilter(20), plugins[1]], "c": [hook, plugins[2]]}, sandbox)
+        for plugins, hook in zip(zip(*pairs, strict=True), hooks, strict=True)
+    ]
+    return Concert(*desks, **options), hooks[1]
+
+
+def test_a_fault_while_several_are_under_way_is_one_fault(live, fifo):
+    concert, hook = three(is_pipelined=False)
+    sandbox = concert.sandbox
+    for count, number in enumerate([signal.SIGKILL, signal.SIGSTOP, signal.SIGKILL], 1):
+        pid, spare = sandbox.pids
+        hook.action = lambda pid=pid, number=number: os.kill(pid, number)
+        concert.back(count)
+        assert sandbox.pids[0] == spare
+        concert.play(7 * count)
+    until(lambda: np.allclose(concert.heard[-1], concert.wanted[-1], atol=1e-3), concert.play)
+    assert concert.step < 1.05
+    assert [next(f for f in ("crashed (signal 9)", "hung") if f in line) for line in sandbox.faults] == [
+        "crashed (signal 9)",
+        "hung",
+        "crashed (signal 9)",
+    ]
+    assert concert.node.mixer.faults == {}
+
+
+def test_a_block_that_is_late_is_late_for_each_plugin_that_had_begun_it(live, fifo, monkeypatch):
+    monkeypatch.setattr(sandboxes, "HUNG_S", 60.0)
+    monkeypatch.setattr(sandboxes, "HUNG_WITHOUT_PRIORITY_S", 60.0)
+    concert, hook = three(is_pipelined=False)
+    late = concert.sandbox.late_blocks
+    hook.action = lambda pid=concert.sandbox.pids[0]: os.kill(pid, signal.SIGSTOP)
+    concert.play(4)
+    # Two of the three may have been answered before it stopped.
+    assert 3 * 4 - 2 <= concert.sandbox.late_blocks - late <= 3 * 4
+    os.kill(concert.sandbox.pids[0], signal.SIGCONT)
+    concert.play(20)
+    # Their memory has no gap.
+    until(lambda: np.array_equal(concert.heard[-1], concert.wanted[-1]), concert.play)
+    assert concert.step < 1.05
+    assert not concert.sandbox.faults
+
+
 def test_without_fifo_a_block_of_latency_is_declared(live, caplog):
     with caplog.at_level(logging.WARNING, "alm_plugin"):
-        concert = Concert("ZamCompX2", {"threshold_db": -30.0, "makeup_db": 6.0}, priority=0)
+        concert = Concert(*both("ZamCompX2", LOUD, isolated=Sandbox()), priority=0)
     assert caplog.messages == ["isolated plugins answer 128 samples later: expected SCHED_FIFO for them, got none"]
     assert not concert.sandbox.has_priority
     assert concert.sandbox.added_latency_samples == concert.node.reported_latency_samples == 128

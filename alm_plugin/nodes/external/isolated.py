@@ -207,13 +207,18 @@ class Isolated(External):
         self._must_reset = self._is_streaming = self._is_over = False
         self._blocks.start(sample_rate, channels, self._latency, self._sandbox.added_latency_samples)
 
-    def begin_block(self, x: Audio, sample_rate: int) -> None:
+    def begin_block(self, x: Audio, sample_rate: int) -> bool:
         """Send the next block of a stream on its way, and do not wait.
 
         `process_block`, called with the same block, then returns the answer. In between others may begin theirs, and
         all of them are answered in one round trip.
+
+        Returns
+        -------
+        bool
+            Whether it is on its way: not if it is longer than 8192 samples, which `process_block` cuts.
         """
-        if self._blocks.is_under_way:  # nobody has asked for the block before
+        if self._blocks.block is not None:  # nobody has asked for the block before
             self._blocks.end()
         if self._format != (sample_rate, x.shape[0]):
             self.prepare(sample_rate, x.shape[0])
@@ -222,12 +227,13 @@ class Isolated(External):
                 f"a stream through plugins with latency must begin with reset(), not reset=True: {self.name}"
             )
         if x.shape[1] > LONGEST:
-            return
+            return False
         flags = 0
         if not self._is_streaming:
             flags = shared.RESET if self._must_reset else 0
             self._is_streaming, self._must_reset = True, False
         self._blocks.begin(x, flags, self)
+        return True
 
     def process_block(self, x: Audio, sample_rate: int) -> Audio:
         """Process the next block of a stream; see `Node.process_block`."""
@@ -235,7 +241,7 @@ class Isolated(External):
         if samples > LONGEST:
             pieces = [x[:, start : start + LONGEST] for start in range(0, samples, LONGEST)]
             return np.concatenate([self.process_block(piece, sample_rate) for piece in pieces], axis=1)
-        if not self._blocks.is_under_way:
+        if self._blocks.block is not x:
             self.begin_block(x, sample_rate)
         return self._blocks.end()
 
@@ -279,8 +285,8 @@ class _Blocks:
 
     Attributes
     ----------
-    is_under_way : bool
-        Whether a block has begun and not ended.
+    block : (channels, samples) float32 or None
+        The one that has begun and not ended.
     """
 
     def __init__(self, sandbox: Sandbox, slot: int) -> None:
@@ -306,7 +312,7 @@ class _Blocks:
         self._first = -added_samples  # position from which on the child's answers are those of this stream
         self._collected = self._needed = self._sent
         self._bad = 0
-        self.is_under_way = False
+        self.block: Audio | None = None
 
     def catch_up(self) -> None:
         """Wait until nothing is under way."""
@@ -317,9 +323,9 @@ class _Blocks:
     def begin(self, x: Audio, flags: int, plugin: Isolated) -> None:
         """Send a block (channels, samples)."""
         sandbox, samples, channels = self._sandbox, x.shape[1], self._channels
+        self.block, self._samples = x, samples
         if not x.flags.c_contiguous or not x.flags.writeable:  # there are kernels for no other
             x = x.copy()
-        self._samples, self.is_under_way = samples, True
         live = None if self._is_patient else sandbox.live
         if live:
             self._deadline_s, self._hung_s = ROUND.deadline_s(self._key, samples, live), sandbox.hung_s
@@ -382,7 +388,7 @@ class _Blocks:
         if self._bad >= MOST_BAD and child:
             self._sandbox.give_up(child, "returned NaN or a roar", self._place)
             self._bad = 0
-        self._position, self.is_under_way = end, False
+        self._position, self.block = end, None
         return out
 
     def _turn_to(self, child: Child | None) -> None:
