@@ -135,6 +135,7 @@ def test_a_worker_that_is_killed_comes_back_and_gains_hold_meanwhile(tmp_path, m
         # Once more before it has answered: nothing says that the next one will, so that one is given time.
         os.kill(live._worker.pid, signal.SIGKILL)
         until(lambda: live.restarts["worker"] == 2)
+        frames(live, 3)  # until its last gains are heard
         number, before = live.wires.gains.number, gains(live)
         frames(live, 5)
         assert live.wires.gains.number == number
@@ -161,6 +162,7 @@ def test_a_model_whose_file_becomes_garbage_goes_on_until_its_worker_ends(tmp_pa
         assert faults(live) == {}
         os.kill(live._worker.pid, signal.SIGKILL)
         until(lambda: faults(live))
+        frames(live, 3)  # until its last gains are heard
         number, before = live.wires.gains.number, gains(live)
         frames(live, 20)
         assert live.wires.gains.number == number
@@ -308,6 +310,7 @@ def test_a_channel_and_a_device_are_unplugged_and_plugged_in_again(jackd, looker
         with ThreadPoolExecutor() as thread:
             playing = thread.submit(jackd.play, tmp_path, *ports, 8 * RATE // BLOCK)  # as a slow machine needs
             until(lambda: live.state()["strips"][1]["input_db"] > -40)
+            frames(live, 10)  # whoever looks ten times a second has seen the plug
             looker.disconnect("player:out1", "alm:ch1")
             until(lambda: faults(live) == {"a channel was unplugged": 1})
             until(lambda: live.state()["strips"][1]["input_db"] < -40)
