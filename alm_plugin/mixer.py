@@ -408,7 +408,8 @@ class Mixer:
         self.__dict__.update(state)
         if not isinstance(self._model_given, (str, Path)):
             return
-        self._model, sha256 = load_model(self._model_given), self._model
+        sha256 = state["_model"]
+        self._model = load_model(self._model_given, sha256=sha256)
         if self._model.metadata.sha256 != sha256:
             raise ModelError(
                 f"{self._model_given}: expected the model with sha256 {sha256}, got {self._model.metadata.sha256}"

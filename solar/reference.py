@@ -13,6 +13,7 @@ from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import quote
 
 import numpy as np
 import soxr
@@ -602,7 +603,7 @@ class Reference:
     def _mapped(self, stem: str, gain_db: float, make: Callable[[], MixMap]) -> MixMap:
         if (known := self._known.get((stem, gain_db))) is not None:
             return known
-        path = registry_path().parent / "solar" / f"{self._key}-{stem}{gain_db:+.2f}.safetensors"
+        path = registry_path().parent / "solar" / f"{self._key}-{quote(stem, safe='')}{gain_db:+.2f}.safetensors"
         found = None
         if self._key is not None:
             with suppress(AudioFileError):

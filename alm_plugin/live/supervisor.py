@@ -197,7 +197,8 @@ class Live:
     def _start_worker(self) -> None:
         self._answers = self.wires.gains.number
         band = (self.sample_rate, self._widths, self._roles)
-        arguments = (self.wires, self._source, *band, self.limits, self._runtime, os.getpid())
+        model = (self._runtime, self._metadata.sha256)
+        arguments = (self.wires, self._source, *band, self.limits, *model, os.getpid())
         self._worker = _CONTEXT.Process(target=worker.main, args=arguments, name="alm worker", daemon=True)
         self._worker.start()
 

@@ -138,12 +138,13 @@ def main(
     roles: Sequence[str | None],
     limits: StageLimits | None,
     runtime: str,
+    sha256: str,
     parent: int,
 ) -> None:
     """Be the worker process, as long as its parent lives."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["OMP_NUM_THREADS"] = "1"
-    loaded = load_model(model, runtime)
+    loaded = load_model(model, runtime, sha256)
     worker = Worker(wires, loaded, sample_rate, widths, roles, limits)
     gc.collect()
     gc.freeze()

@@ -121,8 +121,8 @@ def save_weights(
     return _write(path, safetensors.torch.save(tensors, {WEIGHTS_METADATA: json.dumps(description)}))
 
 
-def load_weights(path: str | Path) -> tuple[ALM | DMC, ModelMetadata]:
-    """Load a network that `save_weights` wrote.
+def load_weights(path: str | Path, sha256: str | None = None) -> tuple[ALM | DMC, ModelMetadata]:
+    """Load a network that `save_weights` wrote; `sha256` as in `load_model_file`.
 
     Returns
     -------
@@ -135,7 +135,7 @@ def load_weights(path: str | Path) -> tuple[ALM | DMC, ModelMetadata]:
     ModelError
         If the file cannot be read, is no such file, or a tensor is missing, unknown, mis-shaped or not finite.
     """
-    data = _read(path)
+    data = _read(path, sha256)
     try:
         tensors = safetensors.torch.load(data)
         # The library checked the header, but gives its metadata for files only: length in 8 bytes, then JSON.
@@ -219,11 +219,15 @@ def _fill(module: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) ->
     module.load_state_dict(tensors)
 
 
-def _read(path: str | Path) -> bytes:
+def _read(path: str | Path, sha256: str | None) -> bytes:
     try:
-        return Path(path).read_bytes()
+        data = Path(path).read_bytes()
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror}") from error
+    # Of the bytes that will be used: between a look at the file and another it may have been replaced.
+    if sha256 is not None and (got := hashlib.sha256(data).hexdigest()) != sha256:
+        raise ModelError(f"{path}: expected the model with sha256 {sha256}, got {got}")
+    return data
 
 
 def _write(path: str | Path, data: bytes) -> str:
@@ -299,8 +303,10 @@ def _check_parity(network: ALM | DMC, scripted: nn.Module, metadata: ModelMetada
                 raise ModelError(f"TorchScript's {name} must agree within {PARITY}, got a difference of {worst:.2g}")
 
 
-def load_torchscript(path: str | Path) -> tuple[torch.jit.ScriptModule, ModelMetadata]:
+def load_torchscript(path: str | Path, sha256: str | None = None) -> tuple[torch.jit.ScriptModule, ModelMetadata]:
     """Load a file that `save_torchscript` wrote. TorchScript is code: the file must be trusted.
+
+    `sha256` as in `load_model_file`.
 
     Returns
     -------
@@ -313,7 +319,7 @@ def load_torchscript(path: str | Path) -> tuple[torch.jit.ScriptModule, ModelMet
     ModelError
         If the file cannot be read, is no TorchScript, or has not the contract's methods or no metadata.
     """
-    data = _read(path)
+    data = _read(path, sha256)
     extra: dict[str, Any] = {METADATA_FILE: ""}
     try:
         with _torchscript():
@@ -395,25 +401,27 @@ class TorchModel:
             return {name: rows.numpy() for name, rows in self._network.initial_state(channels).items()}
 
 
-def load_model_file(path: str | Path) -> TorchModel:
+def load_model_file(path: str | Path, sha256: str | None = None) -> TorchModel:
     """Load a model from a file.
 
     Parameters
     ----------
     path : str or Path
         A ``.safetensors`` file, or TorchScript as ``.ts`` or ``.pt``, which is code and must be trusted.
+    sha256 : str, optional
+        What the file must be; nothing of another is looked at.
 
     Raises
     ------
     ModelError
-        If the file cannot be read or is not a model.
+        If the file cannot be read, is another, or is not a model.
     """
     suffix = Path(path).suffix.lower()
     if suffix == ".safetensors":
-        network, metadata = load_weights(path)
+        network, metadata = load_weights(path, sha256)
         return TorchModel(for_inference(to_torchscript(network)), metadata)
     if suffix in (".ts", ".pt"):
-        scripted, metadata = load_torchscript(path)
+        scripted, metadata = load_torchscript(path, sha256)
         return TorchModel(for_inference(scripted), metadata)
     raise ModelError(f"{path}: a model file must end in .safetensors, .ts or .pt, got {suffix!r}")
 

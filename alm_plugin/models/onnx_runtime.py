@@ -90,22 +90,24 @@ class OnnxModel:
         return {name: np.repeat(row, channels, axis=0) for name, row in self._first.items()}
 
 
-def load_onnx_model(path: str | Path) -> OnnxModel:
+def load_onnx_model(path: str | Path, sha256: str | None = None) -> OnnxModel:
     """Load weights to be run by ONNX Runtime.
 
     Parameters
     ----------
     path : str or Path
         A ``.safetensors`` file.
+    sha256 : str, optional
+        What the file must be; nothing of another is looked at.
 
     Raises
     ------
     ModelError
-        If the file cannot be read or is not one of weights.
+        If the file cannot be read, is another, or is not one of weights.
     """
     if Path(path).suffix.lower() != ".safetensors":
         raise ModelError(f"{path}: runtime onnx needs weights as .safetensors, got {Path(path).suffix!r}")
-    return OnnxModel(*load_weights(path))
+    return OnnxModel(*load_weights(path, sha256))
 
 
 class _Embed(nn.Module):

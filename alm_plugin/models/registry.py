@@ -38,17 +38,17 @@ def _shipped(path: Path, runtime: str) -> Model:
     return _from_file(path, runtime)
 
 
-def _from_file(path: Path, runtime: str) -> Model:
+def _from_file(path: Path, runtime: str, sha256: str | None = None) -> Model:
     if runtime == "onnx":
         from alm_plugin.models.onnx_runtime import load_onnx_model
 
-        return load_onnx_model(path)
+        return load_onnx_model(path, sha256)
     from alm_plugin.models.files import load_model_file
 
-    return load_model_file(path)
+    return load_model_file(path, sha256)
 
 
-def load_model(model: str | Path | Model, runtime: str = "torch") -> Model:
+def load_model(model: str | Path | Model, runtime: str = "torch", sha256: str | None = None) -> Model:
     """Model by name, by file, or a user's own object.
 
     Parameters
@@ -58,12 +58,14 @@ def load_model(model: str | Path | Model, runtime: str = "torch") -> Model:
         `alm_plugin.models.contract.Model`, or a torch module with its three methods.
     runtime : {"torch", "onnx"}
         What runs a network that is given by name or as ``.safetensors``; see `RUNTIMES`. Rules run as they are.
+    sha256 : str, optional
+        What a file must be; nothing of another is looked at.
 
     Raises
     ------
     ModelError
-        For a name that is unknown or has no weights here, a file that is not a model, or a runtime that is not
-        installed or cannot run this file.
+        For a name that is unknown or has no weights here, a file that is another or not a model, or a runtime that is
+        not installed or cannot run this file.
     ParameterError
         For an object without `embed`, `step`, `initial_state` and `metadata`, or one that `runtime` would have to
         change; for an unknown `runtime`.
@@ -84,7 +86,7 @@ def load_model(model: str | Path | Model, runtime: str = "torch") -> Model:
                 )
         elif not path.suffix and not path.exists():
             raise ModelError(f"model must be one of {', '.join([*RULES, *NETWORKS])} or a file, got {name!r}")
-        return _shipped(path, runtime) if name in NETWORKS else _from_file(path, runtime)
+        return _shipped(path, runtime) if name in NETWORKS else _from_file(path, runtime, sha256)
     if runtime != "torch":
         raise ParameterError(f"runtime {runtime} takes a model by name or file, got {model!r}")
     torch = sys.modules.get("torch")

@@ -18,6 +18,7 @@ from alm_plugin.models.contract import Model, ModelMetadata
 from alm_plugin.models.dmc import DMC
 from alm_plugin.models.encoder import VGGish
 from alm_plugin.models.files import TorchModel
+from alm_plugin.models.registry import load_model
 
 ABOUT = {"training_data": "synthetic songs", "licence": "CC0-1.0", "scores": {"gain_error_db": 2.5}}
 
@@ -202,6 +203,20 @@ def test_description_faults_are_named(weights):
         with pytest.raises(ModelError) as error:
             files.load_weights(altered(weights, change))
         assert one_line(error) == f"{weights}: {message}"
+
+
+@pytest.mark.parametrize(("suffix", "runtime"), [("safetensors", "torch"), ("safetensors", "onnx"), ("ts", "torch")])
+def test_nothing_of_another_file_than_the_one_that_was_meant_is_looked_at(weights, alm, tmp_path, suffix, runtime):
+    path = tmp_path / f"own.{suffix}"
+    if suffix == "ts":
+        digest = files.save_torchscript(alm, path, files.load_weights(weights)[1])
+    else:
+        path.write_bytes(weights.read_bytes())
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert load_model(path, runtime, digest).metadata.sha256 == digest
+    path.write_bytes(b"no model at all")
+    with pytest.raises(ModelError, match=f"expected the model with sha256 {digest}, got "):
+        load_model(path, runtime, digest)
 
 
 def test_other_files_are_refused(tmp_path):

@@ -198,6 +198,22 @@ def test_a_song_through_demucs_is_calibrated_through_demucs_and_kept(demucs, tmp
     assert heard
 
 
+def test_what_weights_call_their_stems_leads_nowhere_else(demucs, tmp_path, cache, monkeypatch):
+    monkeypatch.setattr(solar.reference, "MIN_REFERENCE_S", 6)
+    monkeypatch.setattr(solar.reference, "MIN_PLAYING_S", 3)
+    model_dir = tmp_path / "model"
+    model_dir.mkdir()
+    name = "../../../../out"
+    kwargs = TINY | {"sources": ["drums", "bass", name, "vocals"], "segment": 2}
+    write_model(model_dir / "x.safetensors", kwargs=json.dumps(kwargs))
+    song = sum(compose("a", 7.0).values())
+    soundfile.write(tmp_path / "song.wav", song, 44_100, "FLOAT")
+    Reference(tmp_path / "song.wav", name, Demucs(model_dir)).regained(0.0)
+    kept = [path for path in tmp_path.rglob("*.safetensors") if path.parent != model_dir]
+    assert len(kept) == 2
+    assert {path.parent for path in kept} == {cache}
+
+
 # ---- stems -----------------------------------------------------------------------------------------------------------
 
 
