@@ -110,14 +110,7 @@ class Analysis:
         if wanted is not None:
             if set(wanted.names) != set(names):
                 raise ParameterError(f"reference must have the stems {', '.join(names)}, got {', '.join(wanted.names)}")
-            order = [wanted.names.index(name) for name in names]
-            wanted = MixMap(
-                names,
-                wanted.dominance[..., order],
-                wanted.valid,
-                wanted.band_power[:, order],
-                wanted.loudest_rms[:, order],
-            )
+            wanted = wanted.ordered(names)
             object.__setattr__(self, "reference", wanted)
         for what, found in ((self.name, self.mix_map), ("reference", wanted)):
             if found is not None and not len(found):

@@ -19,8 +19,9 @@ from alm_plugin.errors import AudioFileError, ParameterError
 from alm_plugin.features.front_end import CANCELLED, as_block
 from alm_plugin.features.guard import mend
 from alm_plugin.features.levels import k_weighting
-from solar.bands import BARK_HZ, EDGES, N_BANDS, N_BINS, check_rate, sum_bands, transform, window
+from solar.bands import BARK_HZ, EDGES, N_BANDS, N_BINS, check_rate, transform, window
 from solar.dominance import check_stems, count_strongest, scratch_for
+from solar.leaks import GROUPS, measure_leaks, no_leaks, sum_groups, sum_products
 from solar.playing import measure_parts, part_ends
 
 Audio = NDArray[np.floating]
@@ -44,16 +45,26 @@ class Second:
         Share of each stem in each critical band; see `solar.dominance.dominance`.
     valid : (24,) bool
         Where somebody is heard; elsewhere the shares are 0.
-    band_power : (S, 24) float64
-        1 for a sine of amplitude 1.
+    cross_power : (24, S, S) float64
+        Power of each stem, and real part of that which two have in common; 1 for a sine of amplitude 1.
     loudest_rms : (S,) float64
         Largest RMS of the 10 ms parts.
+    leak, leak_weight : (24, S, S) float32
+        What each stem (row) holds of each other (column), as a factor, and the inverse of the variance with which that
+        was found; see `solar.leaks`. A weight of 0: nothing is known.
     """
 
     dominance: NDArray[np.float64]
     valid: NDArray[np.bool_]
-    band_power: NDArray[np.float64]
+    cross_power: NDArray[np.float64]
     loudest_rms: NDArray[np.float64]
+    leak: NDArray[np.float32]
+    leak_weight: NDArray[np.float32]
+
+    @property
+    def band_power(self) -> NDArray[np.float64]:
+        """Power of each stem, (S, 24)."""
+        return np.diagonal(self.cross_power, axis1=-2, axis2=-1).T
 
 
 @dataclass(frozen=True)
@@ -66,8 +77,9 @@ class MixMap:
         Of the S stems.
     dominance : (T, 24, S) float64
     valid : (T, 24) bool
-    band_power : (T, S, 24) float64
+    cross_power : (T, 24, S, S) float64
     loudest_rms : (T, S) float64
+    leak, leak_weight : (T, 24, S, S) float32
 
     Examples
     --------
@@ -80,8 +92,15 @@ class MixMap:
     names: tuple[str, ...]
     dominance: NDArray[np.float64]
     valid: NDArray[np.bool_]
-    band_power: NDArray[np.float64]
+    cross_power: NDArray[np.float64]
     loudest_rms: NDArray[np.float64]
+    leak: NDArray[np.float32]
+    leak_weight: NDArray[np.float32]
+
+    @property
+    def band_power(self) -> NDArray[np.float64]:
+        """Power of each stem, (T, S, 24)."""
+        return np.diagonal(self.cross_power, axis1=-2, axis2=-1).swapaxes(-2, -1)
 
     @classmethod
     def of(cls, names: Sequence[str], seconds: Sequence[Second]) -> MixMap:
@@ -106,6 +125,20 @@ class MixMap:
 
     def __iter__(self) -> Iterator[Second]:
         return (self[second] for second in range(len(self)))
+
+    def ordered(self, names: Sequence[str]) -> MixMap:
+        """Return the same map with its stems in another order."""
+        order = [self.names.index(name) for name in names]
+        pairs = (..., *np.ix_(order, order))
+        return MixMap(
+            tuple(names),
+            self.dominance[..., order],
+            self.valid,
+            self.cross_power[pairs],
+            self.loudest_rms[:, order],
+            self.leak[pairs],
+            self.leak_weight[pairs],
+        )
 
     def save(self, path: str | Path) -> None:
         """Write it, as safetensors.
@@ -150,8 +183,10 @@ def _shapes(seconds: int, stems: int) -> dict[str, tuple[np.dtype, tuple[int, ..
     return {
         "dominance": (floats, (seconds, N_BANDS, stems)),
         "valid": (np.dtype(np.bool_), (seconds, N_BANDS)),
-        "band_power": (floats, (seconds, stems, N_BANDS)),
+        "cross_power": (floats, (seconds, N_BANDS, stems, stems)),
         "loudest_rms": (floats, (seconds, stems)),
+        "leak": (np.dtype(np.float32), (seconds, N_BANDS, stems, stems)),
+        "leak_weight": (np.dtype(np.float32), (seconds, N_BANDS, stems, stems)),
     }
 
 
@@ -164,6 +199,8 @@ class Mapper:
         Of 2 to 16 stems.
     sample_rate : int
         32000 to 192000 Hz; all give the same, since a window lasts a second at each.
+    leaks : bool
+        Find what each stem holds of the others, too, which takes longer than all else.
 
     Attributes
     ----------
@@ -182,7 +219,7 @@ class Mapper:
     [0, 1, 0, 1]
     """
 
-    def __init__(self, names: Sequence[str], sample_rate: int) -> None:
+    def __init__(self, names: Sequence[str], sample_rate: int, leaks: bool = False) -> None:
         check_stems(len(names))
         if len(set(names)) < len(names):
             raise ParameterError(f"names must differ, got {', '.join(names)}")
@@ -192,7 +229,8 @@ class Mapper:
         self._window, self._ends = window(self.sample_rate), part_ends(self.sample_rate)
         self._spectrum = np.empty((stems, self.sample_rate // 2 + 1), np.complex64)
         self._power = np.empty((stems, N_BINS), np.float32)
-        self._candidates = scratch_for(stems, np.float32)
+        self._products = np.empty((len(GROUPS) - 1, stems, stems), np.float32)
+        self._candidates, self._leaks = scratch_for(stems, np.float32), leaks
         self.reset()
         self._second()  # compiles what the first second would otherwise wait for
 
@@ -266,14 +304,16 @@ class Mapper:
         for stem, width in enumerate(self._widths or ()):
             if width == 2:
                 mono[stem] = to_mono(np.stack([self._left[stem], self._right[stem]]))
-        shares, valid = np.empty((N_BANDS, stems)), np.empty(N_BANDS, np.bool_)
-        bands, rms = np.empty((stems, N_BANDS)), np.empty(stems)
+        shares, valid, rms = np.empty((N_BANDS, stems)), np.empty(N_BANDS, np.bool_), np.empty(stems)
         measure_parts(mono, self._ends, rms)
         transform(mono, self._window, self._scratch, self._spectrum)
         square(self._spectrum, self._power)
-        sum_bands(self._power, EDGES, bands)
+        sum_products(self._spectrum, GROUPS, self._products)
+        cross = sum_groups(self._products)
+        bands = np.ascontiguousarray(np.diagonal(cross, axis1=1, axis2=2).T)
         count_strongest(self._power, bands, EDGES, self._candidates, shares, valid)
-        return Second(shares, valid, bands, rms)
+        leak, weight = measure_leaks(self._products) if self._leaks else no_leaks(stems)
+        return Second(shares, valid, cross, rms, leak, weight)
 
 
 @njit(cache=True, nogil=True)

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from alm_plugin.errors import ParameterError
 from alm_plugin.units import db_to_factor
-from solar.bands import N_BANDS, N_BINS, band_power, check_rate, spectra
+from solar.bands import N_BANDS, N_BINS, check_rate, spectra
 from solar.dominance import check_stems, dominance
+from solar.leaks import GROUPS, measure_leaks, no_leaks, sum_groups
 from solar.mix_map import MixMap, Second
 from solar.playing import is_playing, part_ends
 
@@ -128,6 +130,7 @@ class Performance:
         self._seed = seed
         self._shares = np.full((seconds, 2 * MOST_GAIN_DB + 1, N_BANDS, len(stems)), np.nan, np.float32)
         self._valid = np.zeros(self._shares.shape[:3], np.bool_)
+        self._leaks: dict[tuple[int, int], tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
 
     def __len__(self) -> int:
         return self.seconds
@@ -154,27 +157,40 @@ class Performance:
         return np.stack([spectra(self.heard(second), self.sample_rate) for second in range(self.seconds)])
 
     @cached_property
-    def _terms(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Of 1, g and g^2: band powers (3, T, S, 24) and mean squares of 10 ms (3, T, S, parts)."""
+    def _terms(self) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        """Of 1, g and g^2: products of groups of bins (3, T, G, S, S) and mean squares of 10 ms (3, T, S, parts)."""
         ends = part_ends(self.sample_rate)
         starts = np.r_[0, ends[:-1]]
-        bands, parts = [], []
+        stems = len(self.names)
+        products = np.empty((3, self.seconds, len(GROUPS) - 1, stems, stems), np.float32)
+        parts = []
         for second in range(self.seconds):
             heard = self.heard(second)
-            base, own = spectra(heard, self.sample_rate)
-            bands.append([band_power(x) for x in (_square(base), 2.0 * (base.conj() * own).real, _square(own))])
+            multiply(*spectra(heard, self.sample_rate), GROUPS, products[:, second])
             base, own = heard.astype(np.float64)
             squares = np.stack([base * base, 2.0 * base * own, own * own])
             parts.append(np.add.reduceat(squares, starts, axis=-1) / (ends - starts))
-        return np.stack(bands, axis=1), np.stack(parts, axis=1)
+        return products, np.stack(parts, axis=1)
 
-    def band_power(self, second: int | slice, gain_db: float) -> NDArray[np.float64]:
-        """Power of each stem and band, (S, 24) or (T, S, 24), with the player at `gain_db`."""
-        return _at(self._terms[0][:, second], gain_db)
+    @cached_property
+    def _cross_terms(self) -> NDArray[np.float64]:
+        """Of 1, g and g^2: (3, T, 24, S, S)."""
+        return sum_groups(self._terms[0])
+
+    def cross_power(self, second: int | slice, gain_db: float) -> NDArray[np.float64]:
+        """Power of each band and pair of stems, (24, S, S) or (T, 24, S, S), with the player at `gain_db`."""
+        return _at(self._cross_terms[:, second], gain_db)
+
+    def leaks(self, second: int, gain_db: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Find what the second says of leaks, (24, S, S) twice, with the player at `gain_db`, rounded to whole dB."""
+        at = second, int(np.clip(round(gain_db), -MOST_GAIN_DB, MOST_GAIN_DB))
+        if at not in self._leaks:
+            self._leaks[at] = measure_leaks(_at(self._terms[0][:, second], at[1]).astype(np.float32))
+        return self._leaks[at]
 
     def loudest_rms(self, second: int | slice, gain_db: float) -> NDArray[np.float64]:
         """Largest RMS of the 10 ms parts, (S,) or (T, S)."""
-        return np.sqrt(_at(self._terms[1][:, second], gain_db).max(axis=-1))
+        return np.sqrt(np.maximum(_at(self._terms[1][:, second], gain_db), 0.0).max(axis=-1))
 
     def plays(self, second: int) -> bool:
         """Whether the player plays, as he knows himself: by what he would leave at the right gain."""
@@ -197,11 +213,11 @@ class Performance:
         self.__dict__.pop("_spectra", None)
 
     def at(self, second: int, gain_db: float, *, count: bool = True) -> Second:
-        """Everything about one second with the player at `gain_db`; who dominates only if that is to be counted."""
+        """Everything about one second with the player at `gain_db`: either who dominates, or, not counting, leaks."""
         shares, valid = self.dominance(second, gain_db) if count else (self._shares[0, 0], self._valid[0, 0])
-        return Second(
-            shares.astype(np.float64), valid, self.band_power(second, gain_db), self.loudest_rms(second, gain_db)
-        )
+        leak, weight = no_leaks(len(self.names)) if count else self.leaks(second, gain_db)
+        cross, rms = self.cross_power(second, gain_db), self.loudest_rms(second, gain_db)
+        return Second(shares.astype(np.float64), valid, cross, rms, leak, weight)
 
     def map(self, gain_db: float = 0.0, *, count: bool = True) -> MixMap:
         """Map of it all with the player at `gain_db`."""
@@ -214,4 +230,21 @@ def _square(spectrum: NDArray[np.complex64]) -> NDArray[np.float32]:
 
 def _at(terms: NDArray[np.float64], gain_db: float) -> NDArray[np.float64]:
     g = float(db_to_factor(gain_db))
-    return np.maximum(terms[0] + g * terms[1] + g * g * terms[2], 0.0)
+    return terms[0] + g * terms[1] + g * g * terms[2]
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def multiply(base, own, groups, out):
+    """Products of ``base + g own``, (stems, bins): `out` (3, groups, stems, stems), of 1, g and g^2."""
+    for g in range(len(groups) - 1):
+        for i in range(base.shape[0]):
+            for j in range(i, base.shape[0]):
+                one = both = square = np.float32(0.0)
+                for k in range(groups[g], groups[g + 1]):
+                    x, y, u, v = base[i, k], base[j, k], own[i, k], own[j, k]
+                    one += x.real * y.real + x.imag * y.imag
+                    both += x.real * v.real + x.imag * v.imag + u.real * y.real + u.imag * y.imag
+                    square += u.real * v.real + u.imag * v.imag
+                out[0, g, i, j] = out[0, g, j, i] = one
+                out[1, g, i, j] = out[1, g, j, i] = both
+                out[2, g, i, j] = out[2, g, j, i] = square

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from alm_plugin.errors import ParameterError
 from alm_plugin.units import db_to_factor
+from solar.leaks import Unmixing
 from solar.mix_map import FLOOR_POWER, MixMap, Second, loudness_ratio_db, power_ratio_db
 from solar.playing import Playing
 
@@ -40,15 +41,15 @@ SHRINK_S, LEAST_S, MOST_CLASSES = 3.0, 3, 10
 SPARE = 0.03
 """Of the time, for seconds that are like no class, in which the player plays, and as much in which he does not."""
 
-LEAKS_DB = ((-22.0, -17.0), (-17.0, -12.0), (-13.0, -8.0), (-9.0, -4.0), (-13.0, -14.0), (-19.0, -8.0))
-"""Channels that are tried besides the reference's own: what the player's stem gets of the others, and they of his, in
-all."""
+LEAK_DB = -22.0, -17.0
+"""What the player's stem may still get of the others, and they of his, in all, and nobody knows: another channel."""
 
 RESIDUE = 0.03
 """Share of what is taken for a leak that may be none."""
 
-WEIGHTS = 0.3, 0.2
-"""Exponents of the likelihoods of player and others: neither seconds nor features are independent."""
+WEIGHTS = 0.15, 0.45, 0.2
+"""Exponents of the likelihoods of power ratio, loudness ratio, and others: neither seconds nor features are
+independent."""
 
 FORGET_DB = 0.5
 """Per second: how fast it is forgotten how loud the others have been."""
@@ -59,7 +60,7 @@ MIX = 0.1
 STAY = 0.85
 """Probability that the next second is of the same class for that reason alone."""
 
-DIFFUSION = 0.3
+DIFFUSION = 0.1
 """Probability that the error moves by a step of the grid in a second."""
 
 TELEPORT = 5e-4
@@ -79,7 +80,7 @@ MOST_UP_DB = 30.0
 """Never more at once: too loud is worse than too soft."""
 
 PER_MINUTE, GAP_S, LISTEN_S = 4, 5, 5
-GAIN, LEAST_DB = 0.45, 0.5
+GAIN, LEAST_DB = 0.6, 0.5
 """Speak if the error to be expected becomes so many times what it is, and by so much less."""
 
 LEAKING_DB = 10.0
@@ -189,7 +190,7 @@ class Calibration:
         reference = maps[0.0]
         if player not in reference.names:
             raise ParameterError(f"player must be one of {', '.join(reference.names)}, got {player!r}")
-        self.name, self.player = player, reference.names.index(player)
+        self.name, self.player, self.stems = player, reference.names.index(player), len(reference.names)
         # What the others leave in the player's stem does not grow with his gain, so that at the highest he stands clear
         # of it; the others do of him at the lowest.
         playing = _playing(maps[min(maps)])
@@ -198,7 +199,11 @@ class Calibration:
             raise ParameterError(f"the reference must have {player} playing in it, got silence")
         classes = self._classes(playing)
         gains_db = ERRORS_DB[::STEP_DB].astype(np.float64)
-        measured = _interpolated(maps, gains_db)
+        unmixing = Unmixing(len(reference.names))
+        for song in maps.values():
+            unmixing.hear(song.leak, song.leak_weight)
+        own = {gain_db: unmixing.own_power(song.cross_power) for gain_db, song in maps.items()}
+        measured = _interpolated(own, gains_db)
         between = np.stack([np.interp(ERRORS_DB, gains_db, row) for row in np.eye(len(gains_db))])
         kernel = np.exp(-0.5 * ((FEATURE_DB[:, None] - FEATURE_DB) / WIDTH_DB) ** 2)
         tables = [self._densities(heard, classes) @ kernel for heard in self._channels(measured)]
@@ -228,12 +233,12 @@ class Calibration:
         floor = measured[0, :, self.player]
         dry[:, :, self.player] = np.maximum(measured[:, :, self.player] - floor, RESIDUE * floor)
         yield dry
-        for own_db, others_db in LEAKS_DB:
-            leak = np.full((stems, stems), db_to_factor(own_db + others_db))
-            leak[self.player] = db_to_factor(2.0 * own_db)
-            leak[:, self.player] = db_to_factor(2.0 * others_db) / (stems - 1)
-            np.fill_diagonal(leak, 1.0)
-            yield np.einsum("ij,gtjb->gtib", leak, dry)
+        own_db, others_db = LEAK_DB
+        leak = np.full((stems, stems), db_to_factor(own_db + others_db))
+        leak[self.player] = db_to_factor(2.0 * own_db)
+        leak[:, self.player] = db_to_factor(2.0 * others_db) / (stems - 1)
+        np.fill_diagonal(leak, 1.0)
+        yield np.einsum("ij,gtjb->gtib", leak, dry)
 
     def _features(self, heard: Floats) -> Floats:
         """Features of whole seconds in order, (gains, T, features)."""
@@ -270,10 +275,10 @@ def _playing(song: MixMap) -> NDArray[np.bool_]:
     return Playing(song.loudest_rms).process(song.loudest_rms)
 
 
-def _interpolated(maps: Mapping[float, MixMap], gains_db: Floats) -> Floats:
+def _interpolated(powers: Mapping[float, Floats], gains_db: Floats) -> Floats:
     """Band powers (gains, T, S, 24), straight in dB over gains in dB."""
-    at = np.array(sorted(maps))
-    levels = np.log(np.stack([maps[gain].band_power for gain in at.tolist()]) + FLOOR_POWER)
+    at = np.array(sorted(powers))
+    levels = np.log(np.stack([powers[gain] for gain in at.tolist()]) + FLOOR_POWER)
     i = np.clip(np.searchsorted(at, gains_db) - 1, 0, len(at) - 2)
     part = ((gains_db - at[i]) / (at[i + 1] - at[i]))[:, None, None, None]
     return np.exp(levels[i] + part * (levels[i + 1] - levels[i]))
@@ -315,12 +320,13 @@ class GainTracker:
         self._start = np.ones((channels, 1, 1)) / channels * calibration.share[:, None] * start
         self._change = STAY * np.eye(classes) + (1.0 - STAY) * calibration.share[:, None]
         kinds = len(calibration.log_likelihood)
-        self._weights = np.array(2 * [WEIGHTS[0]] + (kinds - 2) * [WEIGHTS[1]], np.float32)
+        self._weights = np.array([*WEIGHTS[:2], *(kinds - 2) * WEIGHTS[2:]], np.float32)
         self.reset()
 
     def reset(self) -> None:
         """Begin anew."""
         self._p = self._start.copy()
+        self._unmixing = Unmixing(self.calibration.stems)
         self._heard_s = 0
         self._spoken: list[int] = []
         self._asked_db = 0.0
@@ -343,10 +349,12 @@ class GainTracker:
             if self._heard_s - self._spoken[-1] >= OBEYED_S:
                 self._asked_db = 0.0
         player = self.calibration.player
-        level_db = float(others_db(second.band_power, player))
+        self._unmixing.hear(second.leak, second.leak_weight)
+        power = self._unmixing.own_power(second.cross_power)
+        level_db = float(others_db(power, player))
         self._held_db = max(self._held_db - FORGET_DB, level_db)
         fallen_db = max(level_db - self._held_db, float(FEATURE_DB[0]))
-        found = np.rint([*features(second.band_power, player), fallen_db]).astype(int) - FEATURE_DB[0]
+        found = np.rint([*features(power, player), fallen_db]).astype(int) - FEATURE_DB[0]
         table = self.calibration.log_likelihood
         likelihood = sum(self._weights[kind] * table[kind, found[kind]] for kind in range(len(table)))
         p *= np.exp(likelihood - np.max(likelihood))
