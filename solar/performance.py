@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -166,7 +167,8 @@ class Performance:
         parts = []
         for second in range(self.seconds):
             heard = self.heard(second)
-            multiply(*spectra(heard, self.sample_rate), GROUPS, products[:, second])
+            base, own = spectra(heard, self.sample_rate)
+            multiply(base, own, GROUPS, products[:, second])
             base, own = heard.astype(np.float64)
             squares = np.stack([base * base, 2.0 * base * own, own * own])
             parts.append(np.add.reduceat(squares, starts, axis=-1) / (ends - starts))
@@ -228,7 +230,7 @@ def _square(spectrum: NDArray[np.complex64]) -> NDArray[np.float32]:
     return spectrum.real**2 + spectrum.imag**2
 
 
-def _at(terms: NDArray[np.float64], gain_db: float) -> NDArray[np.float64]:
+def _at(terms: NDArray[np.floating], gain_db: float) -> NDArray[Any]:
     g = float(db_to_factor(gain_db))
     return terms[0] + g * terms[1] + g * g * terms[2]
 
