@@ -47,7 +47,7 @@ LEAK_DB = -22.0, -17.0
 RESIDUE = 0.03
 """Share of what is taken for a leak that may be none."""
 
-WEIGHTS = 0.15, 0.45, 0.2
+WEIGHTS = 0.3, 0.3, 0.2
 """Exponents of the likelihoods of power ratio, loudness ratio, and others: neither seconds nor features are
 independent."""
 
@@ -60,7 +60,7 @@ MIX = 0.1
 STAY = 0.85
 """Probability that the next second is of the same class for that reason alone."""
 
-DIFFUSION = 0.1
+DIFFUSION = 0.3
 """Probability that the error moves by a step of the grid in a second."""
 
 TELEPORT = 5e-4
@@ -80,7 +80,7 @@ MOST_UP_DB = 30.0
 """Never more at once: too loud is worse than too soft."""
 
 PER_MINUTE, GAP_S, LISTEN_S = 4, 5, 5
-GAIN, LEAST_DB = 0.6, 0.5
+GAIN, LEAST_DB = 0.45, 0.5
 """Speak if the error to be expected becomes so many times what it is, and by so much less."""
 
 LEAKING_DB = 10.0

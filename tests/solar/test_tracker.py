@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -5,7 +7,6 @@ from hypothesis import strategies as st
 
 from alm_plugin.errors import ParameterError
 from solar import tracker as tracking
-from solar.mix_map import MixMap, Second
 from solar.performance import Channel, Performance
 from solar.songs import compose
 from solar.tracker import ERRORS_DB, FEATURE_DB, Calibration, GainTracker, features
@@ -44,6 +45,12 @@ def hear(tracker, take, seconds, delta_db):
         tracker.observe(take.at(second, delta_db, count=False))
 
 
+def without(heard, stem):
+    power = heard.cross_power.copy()
+    power[:, stem] = power[:, :, stem] = 0.0
+    return replace(heard, cross_power=power)
+
+
 @pytest.mark.parametrize("delta_db", [-55.0, -30.0, -8.0, 0.0, 5.0, 25.0, 60.0])
 def test_the_error_is_found_in_another_song(calibration, take, delta_db):
     tracker = GainTracker(calibration)
@@ -74,7 +81,7 @@ def test_the_microphones_gain_does_not_matter(calibration, take):
         tracker = GainTracker(calibration)
         for second in range(10):
             heard = take.at(second, 4.0, count=False)
-            tracker.observe(Second(heard.dominance, heard.valid, factor * heard.band_power, heard.loudest_rms))
+            tracker.observe(replace(heard, cross_power=factor * heard.cross_power))
         found.append(tracker.error_db)
     assert found[0] == pytest.approx(found[1], abs=1.0)
 
@@ -91,7 +98,7 @@ def test_probabilities_and_densities_add_up(calibration, take):
 
 def test_densities_are_of_the_reference_regained(reference, calibration):
     # At a gain between those given: its seconds lie where the density of that gain does.
-    heard = np.array([features(reference.band_power(second, 7.0), 2)[0] for second in range(40, 60)])
+    heard = np.array([features(reference.at(second, 7.0).band_power, 2)[0] for second in range(40, 60)])
     expected = np.exp(calibration.log_likelihood[0, :, 0]) * calibration.plays[:, None]  # measured channel
     at = int(np.flatnonzero(ERRORS_DB == 7)[0])
     most = FEATURE_DB[expected[:, :-2, at].sum(1).argmax()]
@@ -187,9 +194,7 @@ def test_who_has_never_been_heard_cannot_be_heard(calibration, take):
     said = []
     for second in range(25):
         heard = take.at(second, 0.0, count=False)
-        power = heard.band_power.copy()
-        power[2] = 0.0
-        tracker.observe(Second(heard.dominance, heard.valid, power, heard.loudest_rms))
+        tracker.observe(without(heard, 2))
         said.append(tracker.recommendation().state)
     assert "up" not in said
     assert "down" not in said
@@ -201,9 +206,7 @@ def test_who_rests_after_he_was_heard_is_left_alone(calibration, take):
     hear(tracker, take, range(15), 0.0)
     for second in range(15, 35):
         heard = take.at(second, 0.0, count=False)
-        power = heard.band_power.copy()
-        power[2] = 0.0
-        tracker.observe(Second(heard.dominance, heard.valid, power, heard.loudest_rms))
+        tracker.observe(without(heard, 2))
         assert tracker.recommendation().state == "blank"
 
 
@@ -244,6 +247,6 @@ def test_what_does_not_fit_is_refused(reference, calibration):
         Calibration({0.0: song, 6.0: song}, "horn")
     with pytest.raises(ParameterError, match="knob_error"):
         GainTracker(calibration, 1.0)
-    silent = MixMap(song.names, song.dominance, song.valid, song.band_power, song.loudest_rms * [1, 1, 0, 1])
+    silent = replace(song, loudest_rms=song.loudest_rms * [1, 1, 0, 1])
     with pytest.raises(ParameterError, match="silence"):
         Calibration({0.0: silent, 20.0: silent}, "guitar")
