@@ -109,8 +109,7 @@ def test_leaks_are_found_and_taken_out(song):
     true = np.diagonal(apart, axis1=1, axis2=2).T
     heard = np.diagonal(mixed, axis1=1, axis2=2).T
     clear = true > 0.01 * true.sum(axis=0)  # what is 20 dB below the others there may stay wrong
-    better = np.abs(10 * np.log10(unmixing.own_power(mixed) / true))[clear]
-    before = np.abs(10 * np.log10(heard / true))[clear]
+    better, before = (np.abs(10 * np.log10(x[clear] / true[clear])) for x in (unmixing.own_power(mixed), heard))
     assert np.mean(better) < 0.5 * np.mean(before)
 
 
