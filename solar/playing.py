@@ -135,19 +135,20 @@ class Playing:
         self._is_on = np.zeros(len(self.loud_db), np.bool_)
         self._held_db = np.full(len(self.loud_db), -np.inf)
 
-    def step(self, loudest_rms: ArrayLike) -> NDArray[np.bool_]:
-        """Who plays in the next second: (S,) to (S,)."""
+    def step(self, loudest_rms: ArrayLike, gain_db: float | None = None) -> NDArray[np.bool_]:
+        """Who plays in the next second: (S,) to (S,); see `process`."""
         levels = factor_to_db(loudest_rms) - self.loud_db
-        self._held_db = np.maximum(self._held_db - FORGET_DB, levels)
-        gain_db = self._held_db[self._others].max(initial=-np.inf)
-        if np.isfinite(gain_db):
-            levels = levels - max(gain_db, FAINTEST_DB)
+        if gain_db is None:
+            self._held_db = np.maximum(self._held_db - FORGET_DB, levels)
+            held_db = self._held_db[self._others].max(initial=-np.inf)
+            gain_db = max(held_db, FAINTEST_DB) if np.isfinite(held_db) else 0.0
+        levels = levels - gain_db
         self._is_on = levels > self.threshold_db - np.where(self._is_on, HYSTERESIS_DB, 0.0)
         return self._is_on.copy()
 
-    def process(self, loudest_rms: NDArray[np.floating]) -> NDArray[np.bool_]:
-        """Who plays in each of some seconds: (T, S) to (T, S)."""
-        return np.array([self.step(second) for second in loudest_rms]).reshape(-1, len(self.loud_db))
+    def process(self, loudest_rms: NDArray[np.floating], gain_db: float | None = None) -> NDArray[np.bool_]:
+        """Who plays in each of some seconds: (T, S) to (T, S); `gain_db` against the reference, where it is known."""
+        return np.array([self.step(second, gain_db) for second in loudest_rms]).reshape(-1, len(self.loud_db))
 
 
 def _threshold_db(levels: NDArray[np.float64]) -> float:

@@ -261,18 +261,20 @@ class Calibration:
             return np.bincount(at.ravel(), minlength=gains * size).reshape(gains, size).astype(np.float64)
 
         out = np.empty((kinds, len(classes), gains, size))
-        for kind in range(kinds):
-            for k, (seconds, pool) in enumerate(zip(classes, self._pools, strict=True)):
+        for k, (seconds, pool) in enumerate(zip(classes, self._pools, strict=True)):
+            # Of who rests, nothing is to be heard at any gain: what hums and rings on says nothing of it.
+            of = bins if self.plays[k] else np.broadcast_to(bins[:1], bins.shape)
+            for kind in range(kinds):
                 if seconds is None or pool is None:
-                    out[kind, k] = count(np.broadcast_to(bins[:1, :, kind], bins.shape[:2]))
+                    out[kind, k] = count(of[..., kind])
                 else:
-                    out[kind, k] = count(bins[:, seconds, kind])
-                    out[kind, k] += SHRINK_S / pool.sum() * count(bins[:, pool, kind])
+                    out[kind, k] = count(of[:, seconds, kind])
+                    out[kind, k] += SHRINK_S / pool.sum() * count(of[:, pool, kind])
         return out
 
 
 def _playing(song: MixMap) -> NDArray[np.bool_]:
-    return Playing(song.loudest_rms).process(song.loudest_rms)
+    return Playing(song.loudest_rms).process(song.loudest_rms, gain_db=0.0)
 
 
 def _interpolated(powers: Mapping[float, Floats], gains_db: Floats) -> Floats:
