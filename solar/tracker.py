@@ -90,7 +90,7 @@ VAGUE_DB, LOST_DB, REST_S = 12.0, 25.0, 12
 turned, before he is told again, if nothing is certain."""
 
 CANT_HEAR_S, CANT_HEAR_DB, CANT_HEAR = 8, 25.0, 3
-HEARD, INAUDIBLE, INAUDIBLE_DB, MISHEARD = 0.95, 0.8, -20.0, 0.05
+HEARD, INAUDIBLE, INAUDIBLE_DB, MISHEARD, PLAYS = 0.95, 0.8, -20.0, 0.05, 0.9
 
 
 @dataclass(frozen=True)
@@ -424,18 +424,17 @@ class GainTracker:
         if self._heard_s >= LISTEN_S and quiet_s >= GAP_S and len(recent) < PER_MINUTE:
             now = float((p * np.abs(ERRORS_DB)).sum())
             then = float((p * np.abs(ERRORS_DB - error_db)).sum())
-            may_rest = high_db - low_db > VAGUE_DB and 0 < self._unheard_s < REST_S and error_db < 0.0
             is_lost = bool(self._spoken) and high_db - low_db > LOST_DB and quiet_s < REST_S
-            if (
-                not may_rest
-                and not is_lost
-                and abs(error_db) > SILENT_DB
-                and then <= GAIN * now
-                and now - then >= LEAST_DB
-            ):
+            is_known = (
+                not is_lost and abs(error_db) > SILENT_DB and then <= GAIN * now and now - then >= LEAST_DB
+            )
+            patience_s = REST_S if self._was_heard else CANT_HEAR_S
+            if is_known and (error_db > 0.0 or not self._unheard_s):
                 state, change_db = ("down" if error_db > 0.0 else "up"), min(-error_db, MOST_UP_DB)
                 confidence = float(p[ERRORS_DB * error_db > 0.0].sum())
-            elif not self._was_heard and quiet_s >= CANT_HEAR_S and len(recent) < CANT_HEAR and silent >= INAUDIBLE:
+            elif is_known and not self._was_heard and float(self._p[:, self.calibration.plays].sum()) >= PLAYS:
+                state, change_db, confidence = "cant-hear", min(-error_db, MOST_UP_DB), silent
+            elif min(self._unheard_s, quiet_s) >= patience_s and len(recent) < CANT_HEAR and silent >= INAUDIBLE:
                 state, change_db, confidence = "cant-hear", CANT_HEAR_DB, silent
         if state != "blank":
             self._spoken.append(self._heard_s)
