@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,9 @@ RESIDUE = 0.03
 WEIGHTS = 0.3, 0.3, 0.2
 """Exponents of the likelihoods of power ratio, loudness ratio, and others: neither seconds nor features are
 independent."""
+
+FAINT_DB = 25.0, 60.0
+GOLDEN = 0.618
 
 FORGET_DB = 0.5
 """Per second: how fast it is forgotten how loud the others have been."""
@@ -154,6 +157,15 @@ def others_db(band_power: Floats, player: int) -> Floats:
     return 10.0 * np.log10(np.delete(band_power.sum(axis=-1), player, axis=-1).sum(axis=-1) + FLOOR_POWER)
 
 
+class _Class(NamedTuple):
+    """Seconds that are alike: those of the reference, and all that the player has in common with them."""
+
+    seconds: NDArray[np.bool_]
+    pool: NDArray[np.bool_] | None
+    plays: bool
+    present: NDArray[np.bool_] | None
+
+
 class Calibration:
     """What a reference sounds like with its player at any wrong gain, through several channels.
 
@@ -197,13 +209,13 @@ class Calibration:
         playing[:, self.player] = _playing(maps[max(maps)])[:, self.player]
         if not playing[:, self.player].any():
             raise ParameterError(f"the reference must have {player} playing in it, got silence")
-        classes = self._classes(playing)
         gains_db = ERRORS_DB[::STEP_DB].astype(np.float64)
         unmixing = Unmixing(len(reference.names))
         for song in maps.values():
             unmixing.hear(song.leak, song.leak_weight)
         own = {gain_db: unmixing.own_power(song.cross_power) for gain_db, song in maps.items()}
         measured = _interpolated(own, gains_db)
+        classes = self._classes(playing)
         between = np.stack([np.interp(ERRORS_DB, gains_db, row) for row in np.eye(len(gains_db))])
         kernel = np.exp(-0.5 * ((FEATURE_DB[:, None] - FEATURE_DB) / WIDTH_DB) ** 2)
         tables = [self._densities(heard, classes) @ kernel for heard in self._channels(measured)]
@@ -212,17 +224,21 @@ class Calibration:
         table = np.einsum("cfkgb,ge->fbcke", table, between)
         self.log_likelihood = np.log((1.0 - SURPRISE) * table + SURPRISE / len(FEATURE_DB)).astype(np.float32)
 
-    def _classes(self, playing: NDArray[np.bool_]) -> list[NDArray[np.bool_] | None]:
-        """Seconds of each class; None for the one in which the player is not there at all."""
+    def _classes(self, playing: NDArray[np.bool_]) -> list[_Class]:
         own = playing[:, self.player]
         _, which, seconds = np.unique(playing, axis=0, return_inverse=True, return_counts=True)
-        kept = [k for k in np.argsort(-seconds)[:MOST_CLASSES] if seconds[k] >= LEAST_S]
-        classes: list[NDArray[np.bool_] | None] = [which.ravel() == k for k in kept]
-        self._pools = [own if own[c].any() else ~own for c in classes] + [own, None]
-        self.plays = np.array([bool(own[c].any()) for c in classes] + [True, False])
-        self.share = np.array([float(seconds[k]) for k in kept] + 2 * [SPARE * len(own)])
-        self.share /= self.share.sum()
-        return [*classes, own, None]
+        kept = [which.ravel() == k for k in np.argsort(-seconds)[:MOST_CLASSES] if seconds[k] >= LEAST_S]
+        classes = [_Class(of, own if own[of].any() else ~own, bool(own[of].any()), None) for of in kept]
+        share = [float(np.count_nonzero(of)) for of in kept]
+        present = [np.arange(self.stems) == k for k in range(self.stems) if k != self.player]
+        sets = [*present, *(~one for one in present), np.zeros(self.stems, np.bool_), np.ones(self.stems, np.bool_)]
+        sets = {tuple((one | (np.arange(self.stems) == self.player)).tolist()): None for one in sets}
+        for plays in (True, False):
+            classes += [_Class(own, None, plays, np.array(one)) for one in sets]
+            share += len(sets) * [SPARE * len(own) / len(sets)]
+        self.plays = np.array([one.plays for one in classes])
+        self.share = np.array(share) / sum(share)
+        return classes
 
     def _channels(self, measured: Floats) -> Iterator[Floats]:
         """Band powers (gains, T, S, 24) as measured, and as through other channels."""
@@ -240,37 +256,47 @@ class Calibration:
         np.fill_diagonal(leak, 1.0)
         yield np.einsum("ij,gtjb->gtib", leak, dry)
 
-    def _features(self, heard: Floats) -> Floats:
-        """Features of whole seconds in order, (gains, T, features)."""
-        levels = others_db(heard, self.player)
-        held = levels[:, 0].copy()
-        fallen = np.empty_like(levels)
-        for second in range(levels.shape[1]):
-            held = np.maximum(held - FORGET_DB, levels[:, second])
-            fallen[:, second] = levels[:, second] - held
-        return np.concatenate([features(heard, self.player), np.maximum(fallen, FEATURE_DB[0])[..., None]], axis=-1)
-
-    def _densities(self, heard: Floats, classes: list[NDArray[np.bool_] | None]) -> Floats:
+    def _densities(self, heard: Floats, classes: Sequence[_Class]) -> Floats:
         """Count the seconds in each bin: (features, classes, gains, bins)."""
-        bins = np.rint(self._features(heard)).astype(np.int64) - FEATURE_DB[0]
-        gains, _, kinds = bins.shape
-        size = len(FEATURE_DB)
+        levels = others_db(heard, self.player)
+        held = _held(levels[:, 0], levels)
+        size, gains = len(FEATURE_DB), len(heard)
 
-        def count(rows: NDArray[np.int64]) -> Floats:  # (gains, seconds)
-            at = rows + size * np.arange(gains)[:, None]
-            return np.bincount(at.ravel(), minlength=gains * size).reshape(gains, size).astype(np.float64)
+        def bins(power: Floats, fallen: Floats) -> NDArray[np.int64]:
+            found = np.concatenate([features(power, self.player), np.maximum(fallen, FEATURE_DB[0])[..., None]], axis=-1)
+            return np.rint(found).astype(np.int64) - FEATURE_DB[0]
 
-        out = np.empty((kinds, len(classes), gains, size))
-        for k, (seconds, pool) in enumerate(zip(classes, self._pools, strict=True)):
+        def count(rows: NDArray[np.int64], seconds: NDArray[np.bool_]) -> Floats:  # (gains, T, features)
+            rows = np.broadcast_to(rows, (gains, *rows.shape[1:]))[:, seconds] + size * np.arange(gains)[:, None, None]
+            return np.stack(
+                [np.bincount(row.ravel(), minlength=gains * size).reshape(gains, size) for row in np.moveaxis(rows, 2, 0)]
+            ).astype(np.float64)
+
+        out = np.empty((heard.shape[2] + 2, len(classes), gains, size))
+        whole = bins(heard, levels - held)
+        faint = 10.0 ** -(FAINT_DB[0] / 10.0 + (FAINT_DB[1] - FAINT_DB[0]) / 10.0 * np.modf(GOLDEN * np.arange(heard.shape[1]))[0])
+        for k, one in enumerate(classes):
             # Of who rests, nothing is to be heard at any gain: what hums and rings on says nothing of it.
-            of = bins if self.plays[k] else np.broadcast_to(bins[:1], bins.shape)
-            for kind in range(kinds):
-                if seconds is None or pool is None:
-                    out[kind, k] = count(of[..., kind])
-                else:
-                    out[kind, k] = count(of[:, seconds, kind])
-                    out[kind, k] += SHRINK_S / pool.sum() * count(of[:, pool, kind])
+            if one.present is None:
+                of = whole if one.plays else whole[:1]
+                out[:, k] = count(of, one.seconds) + SHRINK_S / one.pool.sum() * count(of, one.pool)
+            else:
+                power = (heard if one.plays else heard[:1]).copy()
+                gone = ~one.present
+                power[:, :, gone] = np.maximum(power[:, :, gone] - heard[0][:, gone], 0.0) + faint[:, None, None] * heard[0][:, gone]
+                if not one.plays:
+                    power[:, :, self.player] += faint[:, None] * heard[len(heard) // 2, :, self.player]
+                level = others_db(power, self.player)
+                out[:, k] = sum(count(bins(power, level - h), one.seconds) for h in (held[: len(level)], _held(level[:, 0], level)))
         return out
+
+
+def _held(first: Floats, levels: Floats) -> Floats:
+    """Loudest so far, slowly forgotten: (..., T)."""
+    held = np.empty_like(levels)
+    for second in range(levels.shape[1]):
+        first = held[:, second] = np.maximum(first - FORGET_DB, levels[:, second])
+    return held
 
 
 def _playing(song: MixMap) -> NDArray[np.bool_]:
