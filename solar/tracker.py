@@ -285,7 +285,7 @@ class Calibration:
                 gone = ~one.present
                 power[:, :, gone] = np.maximum(power[:, :, gone] - heard[0][:, gone], 0.0) + faint[:, None, None] * heard[0][:, gone]
                 if not one.plays:
-                    power[:, :, self.player] += faint[:, None] * heard[len(heard) // 2, :, self.player]
+                    power[:, ::2, self.player] += faint[::2, None] * heard[len(heard) // 2, ::2, self.player]
                 level = others_db(power, self.player)
                 out[:, k] = sum(count(bins(power, level - h), one.seconds) for h in (held[: len(level)], _held(level[:, 0], level)))
         return out
@@ -458,7 +458,7 @@ class GainTracker:
             if is_known and (error_db > 0.0 or not self._unheard_s):
                 state, change_db = ("down" if error_db > 0.0 else "up"), min(-error_db, MOST_UP_DB)
                 confidence = float(p[ERRORS_DB * error_db > 0.0].sum())
-            elif is_known and not self._was_heard and float(self._p[:, self.calibration.plays].sum()) >= PLAYS:
+            elif is_known and not self._was_heard and not self._asked_db and float(self._p[:, self.calibration.plays].sum()) >= PLAYS:
                 state, change_db, confidence = "cant-hear", min(-error_db, MOST_UP_DB), silent
             elif min(self._unheard_s, quiet_s) >= patience_s and len(recent) < CANT_HEAR and silent >= INAUDIBLE:
                 state, change_db, confidence = "cant-hear", CANT_HEAR_DB, silent
