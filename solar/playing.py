@@ -140,7 +140,7 @@ class Playing:
         levels = factor_to_db(loudest_rms) - self.loud_db
         if gain_db is None:
             self._held_db = np.maximum(self._held_db - FORGET_DB, levels)
-            held_db = self._held_db[self._others].max(initial=-np.inf)
+            held_db = float(self._held_db[self._others].max(initial=-np.inf))
             gain_db = max(held_db, FAINTEST_DB) if np.isfinite(held_db) else 0.0
         levels = levels - gain_db
         self._is_on = levels > self.threshold_db - np.where(self._is_on, HYSTERESIS_DB, 0.0)

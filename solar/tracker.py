@@ -47,12 +47,17 @@ LEAK_DB = -22.0, -17.0
 RESIDUE = 0.03
 """Share of what is taken for a leak that may be none."""
 
-WEIGHTS = 0.3, 0.3, 0.2
-"""Exponents of the likelihoods of power ratio, loudness ratio, and others: neither seconds nor features are
-independent."""
+WEIGHT = 0.3
+"""Exponent of the likelihoods: neither seconds nor features are independent."""
+
+COMPOSED_S = 100
+"""Of seconds that the reference does not have, put together from those that it has."""
 
 FAINT_DB = 25.0, 60.0
-GOLDEN = 0.618
+"""Under what a stem has in seconds in which it plays: what it has where it rests, be it hum."""
+
+ALONE_DB = -10.0
+"""Whose error is less is not heard alone, but not at all."""
 
 FORGET_DB = 0.5
 """Per second: how fast it is forgotten how loud the others have been."""
@@ -88,11 +93,13 @@ GAIN, LEAST_DB = 0.45, 0.5
 
 LEAKING_DB = 10.0
 
-VAGUE_DB, LOST_DB, REST_S = 12.0, 25.0, 12
-"""Who is perhaps far too soft, but perhaps only rests, is given so many seconds to be heard; and so is whoever has
-turned, before he is told again, if nothing is certain."""
+LOST_DB, REST_S = 25.0, 12
+"""Whoever has turned is given so many seconds to be heard before he is told again, if nothing is certain."""
 
 CANT_HEAR_S, CANT_HEAR_DB, CANT_HEAR = 8, 25.0, 3
+AWAY_S, BACK_S = 45, 3
+"""Who was heard, and is not any more, rests; until he has for longer than songs let anybody, or is back for a while."""
+
 HEARD, INAUDIBLE, INAUDIBLE_DB, MISHEARD, PLAYS = 0.95, 0.8, -20.0, 0.05, 0.9
 
 
@@ -157,19 +164,26 @@ def others_db(band_power: Floats, player: int) -> Floats:
     return 10.0 * np.log10(np.delete(band_power.sum(axis=-1), player, axis=-1).sum(axis=-1) + FLOOR_POWER)
 
 
-class _Class(NamedTuple):
-    """Seconds that are alike: those of the reference, and all that the player has in common with them."""
+class _Known(NamedTuple):
+    """Seconds of the reference that are alike, and all in which the player does the same, of which a few are added."""
 
-    seconds: NDArray[np.bool_]
-    pool: NDArray[np.bool_] | None
     plays: bool
-    present: NDArray[np.bool_] | None
+    seconds: NDArray[np.bool_]
+    pool: NDArray[np.bool_]
+
+
+class _Composed(NamedTuple):
+    """Seconds that the reference need not have, in which these stems play."""
+
+    plays: bool
+    present: NDArray[np.bool_]
 
 
 class Calibration:
     """What a reference sounds like with its player at any wrong gain, through several channels.
 
-    Its seconds fall into classes, by who plays. Of each class, feature and gain error it keeps a density, smoothed from
+    Its seconds fall into classes, by who plays; some classes more are composed, of those who play alone, in pairs, or
+    all but one. Of each class, feature and gain error it keeps a density, smoothed from
     the reference's own seconds with the player's stem re-gained: through the reference's channel as measured, and
     through others that leak otherwise, because a performance's never leaks exactly as the reference's.
 
@@ -224,21 +238,23 @@ class Calibration:
         table = np.einsum("cfkgb,ge->fbcke", table, between)
         self.log_likelihood = np.log((1.0 - SURPRISE) * table + SURPRISE / len(FEATURE_DB)).astype(np.float32)
 
-    def _classes(self, playing: NDArray[np.bool_]) -> list[_Class]:
+    def _classes(self, playing: NDArray[np.bool_]) -> list[_Known | _Composed]:
+        """Classes of the reference by who plays, and everybody, the player alone, with one other, without one."""
         own = playing[:, self.player]
         _, which, seconds = np.unique(playing, axis=0, return_inverse=True, return_counts=True)
         kept = [which.ravel() == k for k in np.argsort(-seconds)[:MOST_CLASSES] if seconds[k] >= LEAST_S]
-        classes = [_Class(of, own if own[of].any() else ~own, bool(own[of].any()), None) for of in kept]
-        share = [float(np.count_nonzero(of)) for of in kept]
-        present = [np.arange(self.stems) == k for k in range(self.stems) if k != self.player]
-        sets = [*present, *(~one for one in present), np.zeros(self.stems, np.bool_), np.ones(self.stems, np.bool_)]
-        sets = {tuple((one | (np.arange(self.stems) == self.player)).tolist()): None for one in sets}
-        for plays in (True, False):
-            classes += [_Class(own, None, plays, np.array(one)) for one in sets]
-            share += len(sets) * [SPARE * len(own) / len(sets)]
-        self.plays = np.array([one.plays for one in classes])
+        known = [_Known(bool(own[of].any()), of, own if own[of].any() else ~own) for of in kept]
+        one = np.eye(self.stems, dtype=np.bool_)
+        sets = np.unique(np.vstack([one, ~one, one | True]) | one[self.player], axis=0)
+        composed = [_Composed(plays, present) for plays in (True, False) for present in sets]
+        self.plays = np.array([each.plays for each in known + composed])
+        share = [float(np.count_nonzero(of)) for of in kept] + len(composed) * [SPARE * len(own) / len(sets)]
         self.share = np.array(share) / sum(share)
-        return classes
+        rng = np.random.default_rng(0)
+        playing = playing | ~playing.any(axis=0)  # of who never plays, any second
+        self._drawn = np.stack([rng.choice(np.flatnonzero(stem), COMPOSED_S) for stem in playing.T], axis=1)
+        self._faint = 10.0 ** (-0.1 * rng.uniform(*FAINT_DB, self._drawn.shape))
+        return known + composed
 
     def _channels(self, measured: Floats) -> Iterator[Floats]:
         """Band powers (gains, T, S, 24) as measured, and as through other channels."""
@@ -256,46 +272,69 @@ class Calibration:
         np.fill_diagonal(leak, 1.0)
         yield np.einsum("ij,gtjb->gtib", leak, dry)
 
-    def _densities(self, heard: Floats, classes: Sequence[_Class]) -> Floats:
+    def _densities(self, heard: Floats, classes: Sequence[_Known | _Composed]) -> Floats:
         """Count the seconds in each bin: (features, classes, gains, bins)."""
+        gains = len(heard)
         levels = others_db(heard, self.player)
-        held = _held(levels[:, 0], levels)
-        size, gains = len(FEATURE_DB), len(heard)
-
-        def bins(power: Floats, fallen: Floats) -> NDArray[np.int64]:
-            found = np.concatenate([features(power, self.player), np.maximum(fallen, FEATURE_DB[0])[..., None]], axis=-1)
-            return np.rint(found).astype(np.int64) - FEATURE_DB[0]
-
-        def count(rows: NDArray[np.int64], seconds: NDArray[np.bool_]) -> Floats:  # (gains, T, features)
-            rows = np.broadcast_to(rows, (gains, *rows.shape[1:]))[:, seconds] + size * np.arange(gains)[:, None, None]
-            return np.stack(
-                [np.bincount(row.ravel(), minlength=gains * size).reshape(gains, size) for row in np.moveaxis(rows, 2, 0)]
-            ).astype(np.float64)
-
-        out = np.empty((heard.shape[2] + 2, len(classes), gains, size))
-        whole = bins(heard, levels - held)
-        faint = 10.0 ** -(FAINT_DB[0] / 10.0 + (FAINT_DB[1] - FAINT_DB[0]) / 10.0 * np.modf(GOLDEN * np.arange(heard.shape[1]))[0])
+        whole = self._bins(heard, levels - _held(levels))
+        all_db = _held(others_db(self._composed(heard, _Composed(True, np.ones(self.stems, np.bool_))), self.player))
+        out = np.empty((whole.shape[-1], len(classes), gains, len(FEATURE_DB)))
         for k, one in enumerate(classes):
-            # Of who rests, nothing is to be heard at any gain: what hums and rings on says nothing of it.
-            if one.present is None:
+            # Whose player rests is heard at any gain as at the lowest: what hums and rings on says nothing of it.
+            if isinstance(one, _Known):
                 of = whole if one.plays else whole[:1]
-                out[:, k] = count(of, one.seconds) + SHRINK_S / one.pool.sum() * count(of, one.pool)
+                out[:, k] = _count(of[:, one.seconds], gains)
+                out[:, k] += SHRINK_S / np.count_nonzero(one.pool) * _count(of[:, one.pool], gains)
             else:
-                power = (heard if one.plays else heard[:1]).copy()
-                gone = ~one.present
-                power[:, :, gone] = np.maximum(power[:, :, gone] - heard[0][:, gone], 0.0) + faint[:, None, None] * heard[0][:, gone]
-                if not one.plays:
-                    power[:, ::2, self.player] += faint[::2, None] * heard[len(heard) // 2, ::2, self.player]
-                level = others_db(power, self.player)
-                out[:, k] = sum(count(bins(power, level - h), one.seconds) for h in (held[: len(level)], _held(level[:, 0], level)))
+                power = self._composed(heard, one)
+                levels = others_db(power, self.player)
+                # The others may have fallen silent just now, or not have played at all.
+                fallen = levels - all_db[: len(levels)], levels - _held(levels)
+                out[:, k] = sum(_count(self._bins(power, each), gains) for each in fallen)
         return out
 
+    def _composed(self, heard: Floats, one: _Composed) -> Floats:
+        """Band powers of a class that is not in the reference, (gains or 1, N, S, 24).
 
-def _held(first: Floats, levels: Floats) -> Floats:
+        Each stem is as in one of the seconds in which it plays, or faint. The player's holds as much of the others as
+        they are louder or softer now, and theirs what they hold of him.
+        """
+        base, drawn = heard[0], self._drawn
+        own = np.where(one.present[:, None], 1.0, self._faint[..., None]) * base[drawn, np.arange(self.stems)]
+        there = base[drawn[:, self.player]]
+        others = (np.delete(power, self.player, axis=1).sum(axis=1) for power in (own, there))
+        own[:, self.player] = there[:, self.player] * next(others) / (next(others) + FLOOR_POWER)
+        if not one.plays:
+            hums = slice(0, COMPOSED_S // 2), self.player
+            own[hums] += self._faint[hums][:, None] * heard[_step(0.0), drawn[hums], self.player]
+            return own[None]
+        if np.count_nonzero(one.present) == 1:
+            heard = np.maximum(heard, heard[_step(ALONE_DB)])
+        return np.maximum(heard[:, drawn[:, self.player]] - there, 0.0) + own
+
+    def _bins(self, power: Floats, fallen: Floats) -> NDArray[np.int64]:
+        """Bins of the features of whole seconds, (gains, T, features)."""
+        found = np.concatenate([features(power, self.player), np.maximum(fallen, FEATURE_DB[0])[..., None]], axis=-1)
+        return np.rint(found).astype(np.int64) - FEATURE_DB[0]
+
+
+def _step(gain_db: float) -> int:
+    return round((gain_db - float(ERRORS_DB[0])) / STEP_DB)
+
+
+def _count(bins: NDArray[np.int64], gains: int) -> Floats:
+    """Count (gains or 1, T, features) to (features, gains, bins)."""
+    size = len(FEATURE_DB)
+    at = bins + size * np.arange(gains)[:, None, None]
+    counts = [np.bincount(each.ravel(), minlength=gains * size) for each in np.moveaxis(at, 2, 0)]
+    return np.stack(counts).reshape(-1, gains, size).astype(np.float64)
+
+
+def _held(levels: Floats) -> Floats:
     """Loudest so far, slowly forgotten: (..., T)."""
-    held = np.empty_like(levels)
-    for second in range(levels.shape[1]):
-        first = held[:, second] = np.maximum(first - FORGET_DB, levels[:, second])
+    held = levels.copy()
+    for second in range(1, levels.shape[-1]):
+        held[..., second] = np.maximum(held[..., second - 1] - FORGET_DB, levels[..., second])
     return held
 
 
@@ -347,8 +386,6 @@ class GainTracker:
         start /= start.sum()
         self._start = np.ones((channels, 1, 1)) / channels * calibration.share[:, None] * start
         self._change = STAY * np.eye(classes) + (1.0 - STAY) * calibration.share[:, None]
-        kinds = len(calibration.log_likelihood)
-        self._weights = np.array([*WEIGHTS[:2], *(kinds - 2) * WEIGHTS[2:]], np.float32)
         self.reset()
 
     def reset(self) -> None:
@@ -360,7 +397,7 @@ class GainTracker:
         self._asked_db = 0.0
         self._was_heard = False
         self._held_db = -np.inf
-        self._unheard_s = 0
+        self._unheard_s = self._back_s = 0
 
     def observe(self, second: Second) -> None:
         """Hear the next second."""
@@ -384,12 +421,16 @@ class GainTracker:
         fallen_db = max(level_db - self._held_db, float(FEATURE_DB[0]))
         found = np.rint([*features(power, player), fallen_db]).astype(int) - FEATURE_DB[0]
         table = self.calibration.log_likelihood
-        likelihood = sum(self._weights[kind] * table[kind, found[kind]] for kind in range(len(table)))
+        likelihood = WEIGHT * table[np.arange(len(table)), found].sum(axis=0)
         p *= np.exp(likelihood - np.max(likelihood))
         self._p = p / p.sum()
         self._heard_s += 1
         self._was_heard |= self._heard_s >= LISTEN_S and self._audible >= HEARD
-        self._unheard_s = 0 if self._audible >= 0.5 else self._unheard_s + 1
+        self._back_s = self._back_s + 1 if self._audible >= 0.5 else 0
+        if not self._back_s:
+            self._unheard_s += 1
+        elif self._back_s >= BACK_S:
+            self._unheard_s = 0
 
     def moved(self, change_db: float) -> None:
         """Know that the player's gain has been turned by about so much."""
@@ -399,8 +440,8 @@ class GainTracker:
             p /= p.sum()
         self._p = self._shifted(p, change_db)
         self._asked_db = 0.0
-        if change_db < -LEAKING_DB:  # what leaked of him may have been most of what was heard of the others
-            self._held_db = -np.inf
+        if change_db < -LEAKING_DB:  # what leaked of him may have been most of what was heard of the others, or of him
+            self._held_db, self._was_heard = -np.inf, False
 
     def _shifted(self, p: Floats, change_db: float) -> Floats:
         factors = np.linspace(1.0 - self.knob_error, 1.0 + self.knob_error, 9 if self.knob_error else 1)
@@ -451,14 +492,17 @@ class GainTracker:
             now = float((p * np.abs(ERRORS_DB)).sum())
             then = float((p * np.abs(ERRORS_DB - error_db)).sum())
             is_lost = bool(self._spoken) and high_db - low_db > LOST_DB and quiet_s < REST_S
-            is_known = (
-                not is_lost and abs(error_db) > SILENT_DB and then <= GAIN * now and now - then >= LEAST_DB
-            )
-            patience_s = REST_S if self._was_heard else CANT_HEAR_S
+            is_known = not is_lost and abs(error_db) > SILENT_DB and then <= GAIN * now and now - then >= LEAST_DB
+            patience_s = AWAY_S if self._was_heard else CANT_HEAR_S
             if is_known and (error_db > 0.0 or not self._unheard_s):
                 state, change_db = ("down" if error_db > 0.0 else "up"), min(-error_db, MOST_UP_DB)
                 confidence = float(p[ERRORS_DB * error_db > 0.0].sum())
-            elif is_known and not self._was_heard and not self._asked_db and float(self._p[:, self.calibration.plays].sum()) >= PLAYS:
+            elif (
+                is_known
+                and not self._was_heard
+                and not self._asked_db
+                and float(self._p[:, self.calibration.plays].sum()) >= PLAYS
+            ):
                 state, change_db, confidence = "cant-hear", min(-error_db, MOST_UP_DB), silent
             elif min(self._unheard_s, quiet_s) >= patience_s and len(recent) < CANT_HEAR and silent >= INAUDIBLE:
                 state, change_db, confidence = "cant-hear", CANT_HEAR_DB, silent

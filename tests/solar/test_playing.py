@@ -155,3 +155,14 @@ def test_it_can_be_silent_for_a_while():
     assert not playing.process(np.zeros((5, 2))).any()
     assert playing.process(np.zeros((0, 2))).shape == (0, 2)
     assert playing.step([1e-3, 1e-3]).all()
+
+
+def test_a_known_gain_is_not_looked_for():
+    # A song that begins softly: who rests there does not play for that.
+    others, player = np.geomspace(0.03, 0.3, 20), np.where(np.arange(20) < 3, 0.004, 0.3)
+    reference = np.stack([others, player], axis=1)
+    for gain_db in (0.0, -20.0):
+        playing = Playing(reference, player=1).process(db_to_factor(gain_db) * reference, gain_db)
+        assert playing[:, 0].all()
+        assert playing[:, 1].tolist() == [False] * 3 + [True] * 17
+    assert Playing(reference, player=1).process(reference)[0, 1]  # until others have played, a gain is a guess

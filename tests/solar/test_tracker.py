@@ -164,7 +164,7 @@ def test_a_player_is_brought_back(calibration, take, delta_db):
     assert abs(left) <= 3.0
     assert 1 <= len(said) <= 4
     first = said[0][1]
-    assert first.state == ("down" if delta_db > 0 else "up")
+    assert first.state == {-50.0: "cant-hear", -14.0: "up", 33.0: "down"}[delta_db]
     assert first.player == "guitar"
     assert np.sign(first.change_db) == -np.sign(delta_db)
     assert first.change_db <= tracking.MOST_UP_DB
@@ -216,8 +216,9 @@ def test_who_rests_after_he_was_heard_is_left_alone(calibration, take):
         (5, [24], 0, "blank"),  # he has just turned, and may be anywhere now
         (5, [18], 0, "down"),
         (5, [], 0, "down"),
-        (-70, [], 5, "blank"),  # too soft, or resting for some seconds
-        (-70, [], 12, "up"),
+        (-70, [], 5, "blank"),  # too soft, or resting, as he may for long
+        (-70, [], 12, "blank"),
+        (-80, [], 45, "cant-hear"),
         (-70, [], 0, "up"),
     ],
 )
@@ -227,6 +228,46 @@ def test_it_waits_where_nothing_is_certain(calibration, lowest_db, spoken_s, unh
     tracker._p /= tracker._p.sum()
     tracker._heard_s, tracker._spoken, tracker._unheard_s, tracker._was_heard = 30, spoken_s, unheard_s, True
     assert tracker.recommendation().state == state
+
+
+def hissing(which, rests, seconds=62.0):
+    """A guitar whose amplifier hisses 60 dB under full scale, and that rests for some seconds."""
+    song = compose(which, seconds, seed=1, sample_rate=RATE)
+    guitar = song["guitar"].copy()
+    for second in rests:
+        guitar[second * RATE : (second + 1) * RATE] = 0.0
+    guitar += 1e-3 * np.random.default_rng(5).standard_normal(len(guitar)).astype(np.float32)
+    return Performance(song | {"guitar": guitar}, RATE, "guitar")
+
+
+def told(tracker, take, seconds, delta_db=0.0):
+    changes = []
+    for second in seconds:
+        hear(tracker, take, [second], delta_db)
+        said = tracker.recommendation()
+        if said.state in ("up", "down"):
+            changes.append(said.change_db)
+    return changes
+
+
+def test_what_hums_in_rests_tells_nothing():
+    # It is as loud as the guitar, if that were 40 dB too loud in the rests of the reference.
+    calibration = calibrated(hissing("a", range(12), 80.0))
+    assert max(map(abs, told(GainTracker(calibration), hissing("b", range(15, 50)), range(60))), default=0.0) <= 4.0
+    assert told(GainTracker(calibration), hissing("b", range(30)), range(30)) == []
+
+
+def test_breaks_that_the_reference_does_not_have(calibration, take):
+    # Whoever plays on with one other only, or alone, has not become louder.
+    for gone in ((0, 3), (1, 3), (0, 1, 3)):
+        tracker = GainTracker(calibration)
+        hear(tracker, take, range(12), 0.0)
+        for second in range(12, 30):
+            heard = take.at(second, 0.0, count=False)
+            for stem in gone:
+                heard = without(heard, stem)
+            tracker.observe(heard)
+            assert abs(tracker.recommendation().change_db) <= 6.0
 
 
 def test_a_reset_forgets(calibration, take):
