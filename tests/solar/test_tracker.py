@@ -226,7 +226,8 @@ def test_it_waits_where_nothing_is_certain(calibration, lowest_db, spoken_s, unh
     tracker = GainTracker(calibration)
     tracker._p = np.where((lowest_db <= ERRORS_DB) & (lowest_db + 65 >= ERRORS_DB), tracker._start, 0.0)
     tracker._p /= tracker._p.sum()
-    tracker._heard_s, tracker._spoken, tracker._unheard_s, tracker._was_heard = 30, spoken_s, unheard_s, True
+    tracker._heard_s, tracker._spoken = max(30, unheard_s), spoken_s
+    tracker._unheard_s, tracker._was_heard = unheard_s, True
     assert tracker.recommendation().state == state
 
 
