@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pedalboard as pb
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 from alm_plugin.errors import LatencyError, ParameterError, PluginError
 from alm_plugin.mixer import Mixer
 from alm_plugin.nodes.chain import Chain
-from alm_plugin.nodes.external import External, Sandbox, find, go_live, go_offline
+from alm_plugin.nodes.external import External, Sandbox, child, find, go_live, go_offline
 from alm_plugin.nodes.external import sandbox as sandboxes
 from alm_plugin.nodes.external.cover import Cover
 from alm_plugin.nodes.external.isolated import _Blocks
@@ -641,6 +642,21 @@ def test_without_fifo_a_block_of_latency_is_declared(live, caplog):
     concert.back(1)
     assert concert.step < 1.05
     assert Chain([concert.node]).latency_names == [("ZamCompX2", 128)]
+
+
+@pytest.mark.parametrize("slow", [1, 2, 3])
+def test_one_slow_moment_does_not_make_a_slow_plugin(slow, monkeypatch):
+    monkeypatch.setattr(child, "QUICK_S", 0.1)
+    (entry,) = find("ZamCompX2")
+    notes = []
+    slot = SimpleNamespace(words=[0] * 64, write_note=lambda message, state: notes.append(state))
+    hosted = child._Hosted(entry, 0.0, slot)
+    hosted._takes_s.extend(slow * [1.0])
+    hosted.set({"ratio": 6.0})
+    hosted._touched.add("ratio")
+    hosted._is_noted = False
+    hosted.note()
+    assert [bool(state) for state in notes] == [slow < 3]
 
 
 @pytest.mark.parametrize("is_quick", [True, False])

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from collections import deque
 from contextlib import suppress
 from typing import Any
 
@@ -26,6 +27,9 @@ NOTE_S, QUICK_S = 0.05, 5e-4
 """How often, at most, settings are noted for the plugin that may have to take this one's place; and how long it may
 take to note all of them, else between blocks only those are that have been set."""
 
+TRIES = 3
+"""So often in a row it must take longer: a process that the machine holds up once is not a slow plugin."""
+
 SPINNING_S = 0.2
 """Computing without a pause for so long with priority, a plugin is in an endless loop: the kernel ends it."""
 
@@ -38,7 +42,8 @@ class _Hosted:
         self.entry, self.slot = entry, slot
         self._names = list(entry.parameters)
         self._touched: set[str] = set()  # since all was noted
-        self._noted_s = self._takes_s = 0.0
+        self._noted_s = 0.0
+        self._takes_s = deque(TRIES * [0.0], TRIES)
         self._is_noted = True
 
     def put(self, state: bytes, raw_values: dict[str, float], values: dict[str, Any]) -> None:
@@ -98,9 +103,8 @@ class _Hosted:
             return
         node, state = self.node, b""
         # A program that is chosen sets others.
-        is_whole = (
-            is_urgent or self._takes_s < QUICK_S or any(self.entry.parameters[name].choices for name in self._touched)
-        )
+        sets_others = any(self.entry.parameters[name].choices for name in self._touched)
+        is_whole = is_urgent or sets_others or min(self._takes_s) < QUICK_S
         if is_whole:
             self._touched.clear()
             state, raw_values = node._settings()
@@ -111,7 +115,7 @@ class _Hosted:
         self.slot.write_note(message, state)
         self._noted_s, self._is_noted = now, not (node._moves or node._wanted)
         if is_whole:
-            self._takes_s = time.monotonic() - now
+            self._takes_s.append(time.monotonic() - now)
 
 
 class _Child:
