@@ -28,7 +28,7 @@ NOTE_S, QUICK_S = 0.05, 5e-4
 take to note all of them, else between blocks only those are that have been set."""
 
 TRIES = 3
-"""So often in a row it must take longer: a process that the machine holds up once is not a slow plugin."""
+"""So often in a row it must take longer, once it did not: that the machine holds up a process is not its plugin's."""
 
 SPINNING_S = 0.2
 """Computing without a pause for so long with priority, a plugin is in an endless loop: the kernel ends it."""
@@ -43,7 +43,7 @@ class _Hosted:
         self._names = list(entry.parameters)
         self._touched: set[str] = set()  # since all was noted
         self._noted_s = 0.0
-        self._takes_s = deque(TRIES * [0.0], TRIES)
+        self._takes_s: deque[float] = deque(maxlen=TRIES)
         self._is_noted = True
 
     def put(self, state: bytes, raw_values: dict[str, float], values: dict[str, Any]) -> None:
@@ -104,7 +104,7 @@ class _Hosted:
         node, state = self.node, b""
         # A program that is chosen sets others.
         sets_others = any(self.entry.parameters[name].choices for name in self._touched)
-        is_whole = is_urgent or sets_others or min(self._takes_s) < QUICK_S
+        is_whole = is_urgent or sets_others or min(self._takes_s, default=0.0) < QUICK_S
         if is_whole:
             self._touched.clear()
             state, raw_values = node._settings()

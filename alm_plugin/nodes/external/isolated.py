@@ -144,7 +144,8 @@ class Isolated(External):
     def raw_state(self) -> bytes:
         """All of the plugin's settings, in the bytes of its format; see `External.raw_state`.
 
-        Of a plugin that is heard live it is that of a moment ago, which does not disturb it.
+        Of a plugin that is heard live it is that of a moment ago, which does not disturb it; where that cannot be read
+        in passing, in half a millisecond, what was set since may be missing, but not from its parameters or a copy.
         """
         if self._sandbox.live and self._is_streaming:
             return self._settings()[0]
@@ -296,9 +297,9 @@ class _Blocks:
         self._slot: Slot | None = None
         self._sent = self._collected = self._needed = 0  # blocks of the child
         self._queued, self._stride = 0, 0  # since all of them were there; samples between two of them
-        # Of each block in the child's ring: where in the stream, in the memory, and how long.
-        self._starts, self._offsets, self._lengths = [0] * RING, [0] * RING, [0] * RING
-        self._late_s: float | None = None  # since when
+        # Of each block in the child's ring: where in the stream, in the memory, how long, and when it must be answered.
+        self._starts, self._offsets, self._lengths, self._due_s = [0] * RING, [0] * RING, [0] * RING, [0.0] * RING
+        self._is_late = False
         self._deadline_s, self._hung_s = 0.0, 0.0
         self.start(48_000, 1, 0, 0)
 
@@ -354,6 +355,7 @@ class _Blocks:
             return
         offset = self._queued % depth * self._stride
         self._starts[place], self._offsets[place], self._lengths[place] = self._position, offset, samples
+        self._due_s[place] = self._deadline_s + self._added / self._rate
         self._cover.admit(x, self._position, slot.x[offset : offset + size].reshape(channels, samples))
         count = plugin._take_sets(slot, place, self._sent + 1)
         HEAD.pack_into(slot.heads, place * HEAD.size, flags, channels, samples, self._rate, count, offset)
@@ -374,12 +376,12 @@ class _Blocks:
                 needed -= 1
             child.wake()
             # What was late before this block began gets no more time: its answers are taken when they are there.
-            if self._late_s is None or slot.words[DONE] >= self._needed:
+            if not self._is_late or slot.words[DONE] >= self._needed:
                 self._wait(child, needed)
             self._needed = needed
             y = self._collect(slot)
             if self._collected >= needed:
-                self._late_s, is_wet = None, self._position - self._added >= self._first
+                self._is_late, is_wet = False, self._position - self._added >= self._first
             else:
                 self._be_late(child)
         out = np.empty((self._channels, self._samples), np.float32)
@@ -394,7 +396,7 @@ class _Blocks:
     def _turn_to(self, child: Child | None) -> None:
         """Go on with another process."""
         self._child, self._slot = child, child.memory.slots[self._place] if child else None
-        self._late_s = None
+        self._is_late = False
         if self._slot is None:
             return
         self._sent = self._collected = self._needed = self._slot.words[SENT]
@@ -426,10 +428,9 @@ class _Blocks:
         return None if self._added else y
 
     def _be_late(self, child: Child) -> None:
-        now_s = time.perf_counter()
-        if self._late_s is None:
-            self._late_s = now_s
+        self._is_late = True
         if not child.is_over:
             self._sandbox.late_blocks += 1
-            if now_s - self._late_s >= self._hung_s:
+            # One that answers every block, if each too late, is slow: another process would be no faster.
+            if time.perf_counter() - self._due_s[self._collected % RING] >= self._hung_s:
                 self._sandbox.give_up(child, "hung")

@@ -144,12 +144,13 @@ class _Round:
 
     def deadline_s(self, plugin: object, samples: int, live: _Live) -> float:
         """When to wait no longer; a plugin that has had all of the block begins the next."""
+        now_s, period_s = time.perf_counter(), live.block_samples / live.sample_rate
         had = self._samples.get(plugin, 0)
-        if not self._samples or had + samples > live.block_samples:
+        # One that is new was not in the last block, however long ago that was.
+        if had + samples > live.block_samples or now_s - self._began_s >= period_s:
             self._samples.clear()
-            self._began_s, had = time.perf_counter(), 0
+            self._began_s, had = now_s, 0
         self._samples[plugin] = had + samples
-        period_s = live.block_samples / live.sample_rate
         return self._began_s + max(SHARE * period_s - RESERVE_S, 0.25 * period_s)
 
 
@@ -308,10 +309,10 @@ class Sandbox:
     sandbox. Live (`go_live`) all of them together are waited for half of a block's period at most.
 
     Where there is no answer the dry signal is heard, as late and as loud as the plugin's, with no step on the way there
-    or back. A plugin that is late gets all blocks that it has missed. One that crashes, is 50 ms late (500 without
-    SCHED_FIFO), or returns NaN or a roar three blocks on end, ends with its process; another process, live one that is
-    there already, goes on with the same settings: 100 ms unheard, then faded in within 20. What fails eight times in a
-    minute is heard dry until its next stream.
+    or back. A plugin that is late gets all blocks that it has missed. One that crashes, answers a block 50 ms
+    late (500 without SCHED_FIFO) or not at all, or returns NaN or a roar three blocks on end, ends with its process;
+    another process, live one that is there already, goes on with the same settings: 100 ms unheard, then faded in
+    within 20. What fails eight times in a minute is heard dry until its next stream.
     """
 
     def __init__(self) -> None:
