@@ -132,7 +132,8 @@ def test_blocks_of_any_size_give_the_same_samples(models, name, sizes):
     rate=st.sampled_from([8_000, 11_025, 22_050, 44_100, 48_000, 96_000]),
     channels=st.integers(1, 7),
     width=st.sampled_from([1, 2]),
-    sizes=st.lists(st.integers(1, 6_000), min_size=1, max_size=6),
+    # What comes in single samples alone is above, and takes long.
+    sizes=st.lists(st.integers(1, 6_000), min_size=1, max_size=6).filter(lambda sizes: max(sizes) >= 100),
     buffer_size=st.integers(1, 20_000),
     seed=st.integers(0, 2**16),
 )
