@@ -66,11 +66,14 @@ class Input:
         How many a single microphone may be chosen from.
     open : callable
         Returns the device, open, when called with the port of a single microphone.
+    is_recording : bool
+        It ends, and begins when the soundcheck does; until then it is played over and over.
     """
 
     name: str
     ports: int
     open: Callable[[int], Device]
+    is_recording: bool = False
 
 
 class Soundcheck:
@@ -89,7 +92,7 @@ class Soundcheck:
     Attributes
     ----------
     ended : threading.Event
-        Set when there is nothing more to hear.
+        Set when there is nothing more to hear: a recording is over.
     shown : list of (float, Recommendation)
         What was shown so far, and after how many seconds.
     """
@@ -110,6 +113,7 @@ class Soundcheck:
         self._levels: deque[tuple[float, float, str]] = deque()
         self._failed: dict[str, float] = {}
         self._error, self._retry_s = "", 0.0
+        self._is_anew = False  # the input is to be opened anew
         self._thread = threading.Thread(target=self._run, name="soundcheck", daemon=True)
 
     def __enter__(self) -> Soundcheck:
@@ -179,12 +183,14 @@ class Soundcheck:
         if on and not self._started:
             self.solar.reset()
             self._screens = {player: Screen() for player in self._screens}
+            self._is_anew = self.inputs[self._wanted[0]].is_recording
         self._started = on
 
     # ---- the input -------------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
         number, port = self._open = self._wanted
+        self._is_anew = False
         self._device = device = self.inputs[number].open(port)
         ear = Ear(self.solar.reference.separator, device.sample_rate)  # only to refuse what it cannot hear
         fresh_s = max(4.0, 1.5 * ear.hop_s)
@@ -217,13 +223,17 @@ class Soundcheck:
     def _run(self) -> None:
         while not self.ended.wait(TICK_S):
             now = time.monotonic()
-            if self._wanted != self._open or (self._error and now >= self._retry_s):
+            if self._wanted != self._open or self._is_anew or (self._error and now >= self._retry_s):
                 self._again(now)
             device = self._device
             if isinstance(device, Silent) and device.join(0.0):
-                if self._listening is not None:
-                    self._listening.wait()
-                self.ended.set()
+                with self._lock:
+                    self._is_anew |= not self._started
+                    is_over = not self._is_anew
+                if is_over:
+                    if self._listening is not None:
+                        self._listening.wait()
+                    self.ended.set()
             self._show(time.monotonic())
 
     def _again(self, now: float) -> None:
@@ -443,7 +453,7 @@ def _inputs(arguments: argparse.Namespace, channels: dict[str, str], is_file: bo
     names = list(channels)
     if is_file:
         tracks = find_tracks(Path(arguments.input))
-        return [Input(arguments.input, 1, lambda port: _player(tracks, names))]
+        return [Input(arguments.input, 1, lambda port: _player(tracks, names), is_recording=True)]
 
     def opened(backend: str, device: str | None, port: int) -> Device:
         return open_device(

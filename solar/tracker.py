@@ -92,15 +92,25 @@ GAIN, LEAST_DB = 0.45, 0.5
 """Speak if the error to be expected becomes so many times what it is, and by so much less."""
 
 LEAKING_DB = 10.0
+"""Who turns down by more takes with him what leaked of him, which may have been most of the others, or of himself."""
 
 LOST_DB, REST_S = 25.0, 12
 """Whoever has turned is given so many seconds to be heard before he is told again, if nothing is certain."""
 
 CANT_HEAR_S, CANT_HEAR_DB, CANT_HEAR = 8, 25.0, 3
+"""Who was not heard for so many seconds may try so many dB, and is asked so often a minute at most."""
+
 AWAY_S, BACK_S = 45, 3
 """Who was heard, and is not any more, rests; until he has for longer than songs let anybody, or is back for a while."""
 
-HEARD, INAUDIBLE, INAUDIBLE_DB, MISHEARD, PLAYS = 0.95, 0.8, -20.0, 0.05, 0.9
+INAUDIBLE_DB = -20.0
+"""Whose error is less is not heard next to the others."""
+
+HEARD, INAUDIBLE, PLAYS = 0.95, 0.8, 0.9
+"""Probabilities from which on it counts that somebody is heard, is not, and plays."""
+
+MISHEARD = 0.05
+"""What else was probable becomes so much less when somebody turns up because he cannot be heard."""
 
 
 @dataclass(frozen=True)
@@ -183,9 +193,9 @@ class Calibration:
     """What a reference sounds like with its player at any wrong gain, through several channels.
 
     Its seconds fall into classes, by who plays; some classes more are composed, of those who play alone, in pairs, or
-    all but one. Of each class, feature and gain error it keeps a density, smoothed from
-    the reference's own seconds with the player's stem re-gained: through the reference's channel as measured, and
-    through others that leak otherwise, because a performance's never leaks exactly as the reference's.
+    all but one. Of each class, feature and gain error it keeps a density, smoothed from the reference's own seconds
+    with the player's stem re-gained: through the reference's channel as measured, and through others that leak
+    otherwise, because a performance's never leaks exactly as the reference's.
 
     Parameters
     ----------
@@ -440,7 +450,7 @@ class GainTracker:
             p /= p.sum()
         self._p = self._shifted(p, change_db)
         self._asked_db = 0.0
-        if change_db < -LEAKING_DB:  # what leaked of him may have been most of what was heard of the others, or of him
+        if change_db < -LEAKING_DB:
             self._held_db, self._was_heard = -np.inf, False
 
     def _shifted(self, p: Floats, change_db: float) -> Floats:

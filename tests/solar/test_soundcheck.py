@@ -203,6 +203,31 @@ def test_an_input_that_is_gone_is_opened_again(stage, monkeypatch):
     until(lambda: check.state()["note"] == "")
 
 
+def test_a_recording_begins_when_the_soundcheck_does(stems, solar):
+    sound = array(solar, stems, guitar=9.0)[:, : 12 * RATE]
+    opened = []
+
+    def wait():
+        time.sleep(0.002)
+        if check._listening is not None:
+            check._listening.wait()
+
+    def open_take(port):
+        opened.append(port)
+        return Silent(
+            solar.inputs, ["nothing"], sample_rate=RATE, block_size=4_410, source=sound, freewheel=True, wait=wait
+        )
+
+    check = Soundcheck(solar, [Input("take", 1, open_take, is_recording=True)])
+    with check:
+        until(lambda: len(opened) >= 3)  # over and over, for its level
+        until(lambda: check.state()["verdict"] == "good")
+        assert not check.ended.is_set()
+        check.command("start", None, True)
+        until(check.ended.is_set)
+        assert len(solar.frames) == 12
+
+
 # ---- in a browser ----------------------------------------------------------------------------------------------------
 
 
@@ -266,7 +291,7 @@ def test_a_pickup_and_a_room_are_enough(folders, tmp_path, stems, capsys):
 def test_a_take_is_played_in_its_own_time_with_a_page(folders, tmp_path, stems, capsys):
     for name, stem in stems.items():
         soundfile.write(tmp_path / f"{name}.wav", stem[: 2 * RATE], RATE)
-    said = run(capsys, "--reference", folders[0], "--input", tmp_path, "--player", "bass").err
+    said = run(capsys, "--reference", folders[0], "--input", tmp_path, "--player", "bass", "--seconds", 4).err
     assert "page: http://127.0.0.1:" in said
 
 
