@@ -148,7 +148,7 @@ def test_any_rate_width_count_and_blocks(rate, channels, width, sizes, buffer_si
 
 @pytest.mark.parametrize("sizes", [[1], [2], [17], [441], [3, 4000]], ids=str)
 def test_chains_of_pedalboard_stream_exactly(sizes):
-    tracks = band(3, 0.5)
+    tracks = band(3, 0.5 if sizes[-1] > 2 else 0.2)
 
     strips = {name: Strip([Compressor(-18, 3), Chorus(), Reverb()], post=[Gain(-3.0)]) for name in tracks}
     mixer = Mixer(strips)

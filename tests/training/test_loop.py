@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -156,11 +157,9 @@ TINY = {recipe!r}
 """
 
 
-def drive(work, workers, *runs):
-    (work / "driver.py").write_text(DRIVER)
-    (work / "tests_recipe.py").write_text(RECIPE.format(recipe=TINY))
+def drive(work, name, workers, points):
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{work}", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "ignore", work / "driver.py", work, str(workers), *runs]
+    command = [sys.executable, "-W", "ignore", work / "driver.py", work, str(workers), f"{name}={points}"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=150, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -175,32 +174,31 @@ def assert_same_weights(one, other):
         assert torch.equal(one[name], other[name]), name
 
 
+# How many processes make the examples, and where it is killed.
+RUNS = {
+    "whole": (0, ""),
+    "worker": (1, "gains:3"),
+    "killed": (0, "encode:2,gains:3,mix:2"),  # between two steps, in mid-song, between two steps
+    "torn": (0, "encode:2!,gains:4!,mix:2!"),  # while a checkpoint is being written
+}
+
+
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
+def driven(tmp_path_factory):
     work = tmp_path_factory.mktemp("run")
     write_songs(work / "songs")
-    drive(work, 0, "whole=")
+    (work / "driver.py").write_text(DRIVER)
+    (work / "tests_recipe.py").write_text(RECIPE.format(recipe=TINY))
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda name: drive(work, name, *RUNS[name]), RUNS))
     return work
 
 
-@pytest.mark.parametrize(
-    "points",
-    [
-        "encode:2,gains:3,mix:2",  # between two steps, in mid-song, between two steps
-        "encode:2!,gains:4!,mix:2!",  # while a checkpoint is being written
-    ],
-)
-def test_a_killed_run_ends_where_an_uninterrupted_one_does(uninterrupted, points):
-    name = f"killed-{points.count('!')}"
-    drive(uninterrupted, 0, f"{name}={points}")
-    assert_same_weights(ended(uninterrupted / name), ended(uninterrupted / "whole"))
-    leftovers = [path.name for path in (uninterrupted / name).iterdir() if path.name.startswith(".alm-")]
-    assert len(leftovers) == points.count("!")  # what a kill leaves is beside the checkpoint, not in it
-
-
-def test_so_it_does_with_examples_made_by_another_process(uninterrupted):
-    drive(uninterrupted, 1, "worker=gains:3")
-    assert_same_weights(ended(uninterrupted / "worker"), ended(uninterrupted / "whole"))
+@pytest.mark.parametrize("name", [*RUNS][1:])
+def test_a_killed_run_ends_where_an_uninterrupted_one_does(driven, name):
+    assert_same_weights(ended(driven / name), ended(driven / "whole"))
+    leftovers = [path.name for path in (driven / name).iterdir() if path.name.startswith(".alm-")]
+    assert len(leftovers) == RUNS[name][1].count("!")  # what a kill leaves is beside the checkpoint, not in it
 
 
 # ---- the run's folder ------------------------------------------------------------------------------------------------
