@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from alm_plugin.errors import ParameterError
 from alm_plugin.units import db_to_factor
+from solar.bands import EDGES, N_BINS
 from solar.leaks import Unmixing
 from solar.mix_map import FLOOR_POWER, MixMap, Second, loudness_ratio_db, power_ratio_db
 from solar.playing import Playing
@@ -54,7 +55,7 @@ COMPOSED_S = 100
 """Of seconds that the reference does not have, put together from those that it has."""
 
 FAINT_DB = 25.0, 60.0
-"""Under what a stem has in seconds in which it plays: what it has where it rests, be it hum."""
+"""Under what a stem has in seconds in which it plays: what it has where it rests, be it hum or a stage's noise."""
 
 ALONE_DB = -10.0
 """Whose error is less is not heard alone, but not at all."""
@@ -195,7 +196,7 @@ class Calibration:
     Its seconds fall into classes, by who plays; some classes more are composed, of those who play alone, in pairs, or
     all but one. Of each class, feature and gain error it keeps a density, smoothed from the reference's own seconds
     with the player's stem re-gained: through the reference's channel as measured, and through others that leak
-    otherwise, because a performance's never leaks exactly as the reference's.
+    otherwise or are noisy, because a performance's is never exactly the reference's.
 
     Parameters
     ----------
@@ -239,7 +240,7 @@ class Calibration:
             unmixing.hear(song.leak, song.leak_weight)
         own = {gain_db: unmixing.own_power(song.cross_power) for gain_db, song in maps.items()}
         measured = _interpolated(own, gains_db)
-        classes = self._classes(playing)
+        classes = self._classes(playing, measured[_step(0.0)])
         between = np.stack([np.interp(ERRORS_DB, gains_db, row) for row in np.eye(len(gains_db))])
         kernel = np.exp(-0.5 * ((FEATURE_DB[:, None] - FEATURE_DB) / WIDTH_DB) ** 2)
         tables = [self._densities(heard, classes) @ kernel for heard in self._channels(measured)]
@@ -248,7 +249,7 @@ class Calibration:
         table = np.einsum("cfkgb,ge->fbcke", table, between)
         self.log_likelihood = np.log((1.0 - SURPRISE) * table + SURPRISE / len(FEATURE_DB)).astype(np.float32)
 
-    def _classes(self, playing: NDArray[np.bool_]) -> list[_Known | _Composed]:
+    def _classes(self, playing: NDArray[np.bool_], power: Floats) -> list[_Known | _Composed]:
         """Classes of the reference by who plays, and everybody, the player alone, with one other, without one."""
         own = playing[:, self.player]
         _, which, seconds = np.unique(playing, axis=0, return_inverse=True, return_counts=True)
@@ -264,6 +265,8 @@ class Calibration:
         playing = playing | ~playing.any(axis=0)  # of who never plays, any second
         self._drawn = np.stack([rng.choice(np.flatnonzero(stem), COMPOSED_S) for stem in playing.T], axis=1)
         self._faint = 10.0 ** (-0.1 * rng.uniform(*FAINT_DB, self._drawn.shape))
+        self._hum = 10.0 ** (-0.1 * rng.uniform(*FAINT_DB, playing.shape))
+        self._loud = (power.sum(axis=-1) * playing).sum(axis=0) / np.count_nonzero(playing, axis=0)
         return known + composed
 
     def _channels(self, measured: Floats) -> Iterator[Floats]:
@@ -281,6 +284,9 @@ class Calibration:
         leak[:, self.player] = db_to_factor(2.0 * others_db) / (stems - 1)
         np.fill_diagonal(leak, 1.0)
         yield np.einsum("ij,gtjb->gtib", leak, dry)
+        # Everybody hums and hisses on a stage, in rests as well, more or less; in a studio nobody does.
+        white = np.diff(EDGES) / N_BINS
+        yield dry + (self._hum * self._loud)[..., None] * white
 
     def _densities(self, heard: Floats, classes: Sequence[_Known | _Composed]) -> Floats:
         """Count the seconds in each bin: (features, classes, gains, bins)."""
