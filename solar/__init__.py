@@ -1,10 +1,10 @@
 """A soundcheck against a reference recording: who is heard in which band, and what a player should turn.
 
 The path of the sound, and where to read on: seconds become spectra in `bands`, `dominance` says who is heard in each
-band, `playing` who plays at all, `leaks` what each stem holds of others; a `MixMap` keeps that of a whole song,
-`analyse` shows it. A `Reference` is the map of the mix that is wanted, a predictor (`Table`, `Networks`) says what it
-would be now, a policy (`Rule`, `GainTracker`) what to turn. `performance`, `env` and `simulate` are where that is tried
-out, `Solar` and `page` where it is used.
+band, `playing` who plays at all, `late` and `leaks` what each stem holds of others; a `MixMap` keeps that of a whole
+song, `analyse` shows it. A `Reference` is the map of the mix that is wanted, a predictor (`Table`, `Networks`) says
+what it would be now, a policy (`Rule`, `GainTracker`) what to turn. `performance`, `env` and `simulate` are where that
+is tried out, `Solar` and `page` where it is used.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from alm_plugin.features.guard import mend
 from alm_plugin.features.levels import k_weighting
 from solar.bands import BARK_HZ, EDGES, N_BANDS, N_BINS, check_rate, transform, window
 from solar.dominance import check_stems, count_strongest, scratch_for
+from solar.late import LateLeaks
 from solar.leaks import GROUPS, measure_leaks, no_leaks, sum_groups, sum_products
 from solar.playing import measure_parts, part_ends
 
@@ -201,6 +202,8 @@ class Mapper:
         32000 to 192000 Hz; all give the same, since a window lasts a second at each.
     leaks : bool
         Find what each stem holds of the others, too, which takes longer than all else.
+    late : bool
+        Take out what each microphone hears of others late, of all but who dominates; see `solar.late`.
 
     Attributes
     ----------
@@ -219,7 +222,7 @@ class Mapper:
     [0, 1, 0, 1]
     """
 
-    def __init__(self, names: Sequence[str], sample_rate: int, leaks: bool = False) -> None:
+    def __init__(self, names: Sequence[str], sample_rate: int, leaks: bool = False, late: bool = False) -> None:
         check_stems(len(names))
         if len(set(names)) < len(names):
             raise ParameterError(f"names must differ, got {', '.join(names)}")
@@ -230,13 +233,14 @@ class Mapper:
         self._spectrum = np.empty((stems, self.sample_rate // 2 + 1), np.complex64)
         self._power = np.empty((stems, N_BINS), np.float32)
         self._products = np.empty((len(GROUPS) - 1, stems, stems), np.float32)
-        self._candidates, self._leaks = scratch_for(stems, np.float32), leaks
+        self._candidates, self._leaks, self._takes_out = scratch_for(stems, np.float32), leaks, late
         self.reset()
         self._second()  # compiles what the first second would otherwise wait for
 
     def reset(self) -> None:
-        """Begin anew: what was left of a second is forgotten."""
+        """Begin anew: what was left of a second is forgotten, and what is known of microphones."""
         self._filled = 0
+        self._late = LateLeaks(len(self.names)) if self._takes_out else None
         self._widths: list[int] | None = None
         self.bad_samples = 0
 
@@ -308,7 +312,8 @@ class Mapper:
         measure_parts(mono, self._ends, rms)
         transform(mono, self._window, self._scratch, self._spectrum)
         square(self._spectrum, self._power)
-        sum_products(self._spectrum, GROUPS, self._products)
+        spectrum = self._spectrum if self._late is None else self._late.take_out(self._spectrum[:, :N_BINS])
+        sum_products(spectrum, GROUPS, self._products)
         cross = sum_groups(self._products)
         bands = np.ascontiguousarray(np.diagonal(cross, axis1=1, axis2=2).T)
         count_strongest(self._power, bands, EDGES, self._candidates, shares, valid)

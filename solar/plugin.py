@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -28,6 +29,9 @@ logger = logging.getLogger("alm_plugin")
 
 RING_S = 20.0
 """Of sound that may wait to be taken apart."""
+
+AHEAD_S = 10.0
+"""Sound that comes by so much faster than it lasts is not live: there is time to wait until it has been heard."""
 
 READ_S, POLL_S = 0.1, 0.02
 LARGEST_BLOCK = 8192
@@ -124,7 +128,7 @@ class Listening:
 class Solar:
     """Hear a band and say what its players should turn, so that it sounds like a reference.
 
-    It is a plugin that returns what it is given. Or an observer of a mixer, which it never holds up: `attach` it.
+    It is a plugin that returns what it is given. Or an observer of a mixer, which it never holds up live: `attach` it.
 
     Parameters
     ----------
@@ -341,6 +345,7 @@ class Solar:
         if ear is None:
             return
         if self._listening is None:
+            self._ahead_s, self._handed_s = 0.0, time.monotonic()
             self._both = np.empty((len(rows), 2, LARGEST_BLOCK), np.float32)
             shape = len(rows), 2, -1
             self._listening = Listening(
@@ -357,6 +362,12 @@ class Solar:
             self._listening.write(part.reshape(2 * len(rows), -1))
             if samples > LARGEST_BLOCK:  # which no live sound comes in
                 self._listening.wait()
+        now_s = time.monotonic()
+        self._ahead_s = max(0.0, self._ahead_s - (now_s - self._handed_s)) + samples / ear.sample_rate
+        self._handed_s = now_s
+        if self._ahead_s > AHEAD_S:
+            self._listening.wait()
+            self._ahead_s = 0.0
 
     # ---- what comes of it ------------------------------------------------------------------------------------------
 

@@ -353,6 +353,8 @@ class Ear:
     def reset(self) -> None:
         """Begin anew."""
         self.broken = self.clipped = 0
+        if self._mapper is not None:
+            self._mapper.reset()
         self.forget()
 
     def forget(self) -> None:
@@ -425,7 +427,8 @@ class Ear:
         stems = self.separator.separate(wav, self.sample_rate)
         if self._mapper is None:
             self.names = tuple(stems)
-            self._mapper = Mapper(self.names, self.sample_rate, leaks=True)
+            # Where nothing has to be taken apart every stem has a microphone of its own.
+            self._mapper = Mapper(self.names, self.sample_rate, leaks=True, late=self.window_s is None)
         return self._mapper.process([stems[name][..., start : start + samples] for name in self.names])
 
 

@@ -414,6 +414,7 @@ class GainTracker:
         self._was_heard = False
         self._held_db = -np.inf
         self._unheard_s = self._back_s = 0
+        self._loudest_s = -CANT_HEAR_S
 
     def observe(self, second: Second) -> None:
         """Hear the next second."""
@@ -441,6 +442,8 @@ class GainTracker:
         p *= np.exp(likelihood - np.max(likelihood))
         self._p = p / p.sum()
         self._heard_s += 1
+        if power_ratio_db(second.band_power, player) > 0.0:
+            self._loudest_s = self._heard_s
         self._was_heard |= self._heard_s >= LISTEN_S and self._audible >= HEARD
         self._back_s = self._back_s + 1 if self._audible >= 0.5 else 0
         if not self._back_s:
@@ -510,17 +513,25 @@ class GainTracker:
             is_lost = bool(self._spoken) and high_db - low_db > LOST_DB and quiet_s < REST_S
             is_known = not is_lost and abs(error_db) > SILENT_DB and then <= GAIN * now and now - then >= LEAST_DB
             patience_s = AWAY_S if self._was_heard else CANT_HEAR_S
+            # Whose own microphone has most is not too soft, whatever else is not understood.
+            is_soft = self._heard_s - self._loudest_s >= CANT_HEAR_S
             if is_known and (error_db > 0.0 or not self._unheard_s):
                 state, change_db = ("down" if error_db > 0.0 else "up"), min(-error_db, MOST_UP_DB)
                 confidence = float(p[ERRORS_DB * error_db > 0.0].sum())
             elif (
                 is_known
+                and is_soft
                 and not self._was_heard
                 and not self._asked_db
                 and float(self._p[:, self.calibration.plays].sum()) >= PLAYS
             ):
                 state, change_db, confidence = "cant-hear", min(-error_db, MOST_UP_DB), silent
-            elif min(self._unheard_s, quiet_s) >= patience_s and len(recent) < CANT_HEAR and silent >= INAUDIBLE:
+            elif (
+                is_soft
+                and min(self._unheard_s, quiet_s) >= patience_s
+                and len(recent) < CANT_HEAR
+                and silent >= INAUDIBLE
+            ):
                 state, change_db, confidence = "cant-hear", CANT_HEAR_DB, silent
         if state != "blank":
             self._spoken.append(self._heard_s)
