@@ -33,6 +33,7 @@ from alm_plugin.models.dmc import DMC
 from alm_plugin.models.encoder import VGGish
 
 KINDS = {"alm": ALM, "dmc": DMC}
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 METHODS = ("embed", "step", "initial_state")
 WEIGHTS_METADATA = "model"
 """Name of the entry of a safetensors file's metadata that describes its network, as JSON."""
@@ -158,7 +159,7 @@ def load_weights(path: str | Path, sha256: str | None = None) -> tuple[ALM | DMC
         )
     except KeyError as error:
         raise ModelError(f"{path}: metadata must have {error}; was this file written by save_weights?") from error
-    except (ModelError, TypeError, ValueError, AttributeError) as error:
+    except (ModelError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ModelError(f"{path}: metadata: {_line(error)}") from error
     _fill(network, tensors, path)
     return network.eval(), metadata
@@ -199,6 +200,8 @@ def load_vggish(path: str | Path, network: VGGish | ALM | DMC) -> None:
         raise ModelError(f"{path}: not a file of torch weights: {_line(error)}") from error
     if not isinstance(tensors, Mapping) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise ModelError(f"{path}: must hold a dict of tensors, got {type(tensors).__name__}")
+    if unnamed := [key for key in tensors if not isinstance(key, str)]:
+        raise ModelError(f"{path}: tensors must have names, got {unnamed[0]!r}")
     _fill(encoder, {key: tensor for key, tensor in tensors.items() if not key.startswith("pproc.")}, path)
 
 
@@ -209,8 +212,11 @@ def _fill(module: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) ->
             raise ModelError(f"{path}: tensor {key} must have shape {tuple(shape)}, got none")
         if tensors[key].shape != shape:
             raise ModelError(f"{path}: tensor {key} must have shape {tuple(shape)}, got {tuple(tensors[key].shape)}")
-        if not tensors[key].is_floating_point():
+        if tensors[key].dtype not in FLOATS:
             raise ModelError(f"{path}: tensor {key} must hold floats, got {tensors[key].dtype}")
+        if tensors[key].layout != torch.strided or tensors[key].device.type != "cpu":
+            got = f"{tensors[key].layout} on {tensors[key].device}"
+            raise ModelError(f"{path}: tensor {key} must hold its values, got {got}")
         if not tensors[key].isfinite().all():
             raise ModelError(f"{path}: tensor {key} must be finite, got NaN or infinity")
     for key, tensor in tensors.items():

@@ -169,6 +169,9 @@ def test_tensor_faults_are_named(weights):
         f"tensor {key} must have shape (128, 128), got none": lambda tensors, description: tensors.pop(key),
         f"tensor {key} must have shape (128, 128), got (128, 64)": replace(torch.zeros(128, 64)),
         f"tensor {key} must hold floats, got torch.int32": replace(torch.zeros(128, 128, dtype=torch.int32)),
+        f"tensor {key} must hold floats, got torch.float8_e4m3fn": replace(
+            torch.zeros(128, 128).to(torch.float8_e4m3fn)
+        ),
         f"tensor {key} must be finite, got NaN or infinity": replace(torch.full((128, 128), torch.nan)),
         "tensor extra must not be there, got one of shape (2,)": lambda tensors, _: tensors.update(
             extra=torch.zeros(2)
@@ -203,6 +206,11 @@ def test_description_faults_are_named(weights):
         with pytest.raises(ModelError) as error:
             files.load_weights(altered(weights, change))
         assert one_line(error) == f"{weights}: {message}"
+    header = json.dumps({"__metadata__": {"model": "[" * 100_000}}).encode()
+    weights.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(ModelError, match="metadata: maximum recursion depth exceeded") as error:
+        files.load_weights(weights)
+    one_line(error)
 
 
 @pytest.mark.parametrize(("suffix", "runtime"), [("safetensors", "torch"), ("safetensors", "onnx"), ("ts", "torch")])
@@ -271,6 +279,13 @@ def test_vggish_tensor_faults_are_named(full_width, tmp_path):
         "tensor head.weight must not be there, got one of shape (3,)": lambda tensors: tensors.update(
             {"head.weight": torch.zeros(3)}
         ),
+        f"tensor {key} must hold its values, got torch.sparse_coo on cpu": lambda tensors: tensors.update(
+            {key: torch.zeros(512, 256, 3, 3).to_sparse()}
+        ),
+        f"tensor {key} must hold its values, got torch.strided on meta": lambda tensors: tensors.update(
+            {key: torch.zeros(512, 256, 3, 3, device="meta")}
+        ),
+        "tensors must have names, got 1": lambda tensors: tensors.update({1: torch.zeros(3)}),
     }
     before = full_width.features[0].weight.clone()
     tensors = published()
