@@ -363,7 +363,9 @@ class Solar:
             if samples > LARGEST_BLOCK:  # which no live sound comes in
                 self._listening.wait()
         now_s = time.monotonic()
-        self._ahead_s = max(0.0, self._ahead_s - (now_s - self._handed_s)) + samples / ear.sample_rate
+        # A hundredth more than has passed: a converter's clock that is fast must not ever seem to be ahead.
+        passed_s = 1.01 * (now_s - self._handed_s)
+        self._ahead_s = max(0.0, self._ahead_s - passed_s) + samples / ear.sample_rate
         self._handed_s = now_s
         if self._ahead_s > AHEAD_S:
             self._listening.wait()
